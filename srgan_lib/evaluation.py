@@ -1,0 +1,146 @@
+"""Measuring several methods on the same images, by the protocol of :mod:`srgan_lib.metrics`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.degradation import crop_to_multiple, degrade, quantise
+from srgan_lib.errors import ConfigurationError, unknown_name
+from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr, ssim
+
+COLUMNS = {
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 3),
+    "feature_distance": ("feature distance", 3),
+    "lr_consistency": ("LR consistency (dB)", 1),
+    "detail": ("detail, SR / HR", 2),
+}
+"""Each measure's heading and the decimals that it is printed with."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one method reached on each of several images.
+
+    Attributes:
+        method: its name.
+        values: for each measure of :data:`COLUMNS`, one value for each image.
+    """
+
+    method: str
+    values: Mapping[str, tuple[float, ...]]
+
+    def mean(self, measure: str) -> float:
+        """Return the mean over the images."""
+        return fmean(self._of(measure))
+
+    def spread(self, measure: str) -> float:
+        """Return the standard deviation over the images; 0 for a single one."""
+        values = self._of(measure)
+        return stdev(values) if len(values) > 1 else 0.0
+
+    def _of(self, measure: str) -> tuple[float, ...]:
+        if measure not in self.values:
+            raise unknown_name("measure", measure, self.values)
+        return self.values[measure]
+
+
+def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8) -> Tensor:
+    """Enlarge one image as it would be stored: in evaluation mode, clamped and rounded.
+
+    Args:
+        generator: maps (N, C, h, w) to (N, C, scale h, scale w). Its mode is restored.
+        lr: float tensor (C, h, w) in [0, 1].
+        bits: bit depth to round to.
+
+    Returns:
+        Float tensor (C, scale h, scale w) in [0, 1], on the device of ``lr``.
+    """
+    was_training = generator.training
+    generator.eval()
+    try:
+        with torch.no_grad():
+            return quantise(generator(lr[None])[0].float(), bits)
+    finally:
+        generator.train(was_training)
+
+
+def evaluate(
+    methods: Mapping[str, nn.Module],
+    images: Iterable[Tensor],
+    features: VGGFeatures,
+    *,
+    scale: int = 4,
+    bits: int = 8,
+    progress: bool = True,
+) -> list[Evaluation]:
+    """Degrade each image, let every method restore it, and measure.
+
+    Args:
+        methods: generators and interpolations by their names, all on the images' device.
+        images: HR images (C, H, W) in [0, 1]. Rows and columns that ``scale`` doesn't divide
+            are cut off at the bottom and the right.
+        features: the VGG layer of the feature distance.
+        scale: HR pixels a side that make one LR pixel.
+        bits: bit depth of LR and SR.
+        progress: show a progress bar.
+
+    Returns:
+        One :class:`Evaluation` for each method, in the given order.
+
+    Raises:
+        ConfigurationError: no method or no image.
+        ImageError: an image that is too small, or NaN.
+    """
+    images = list(images)
+    if not methods or not images:
+        raise ConfigurationError("An evaluation needs at least one method and one image.")
+    values: dict[str, dict[str, list[float]]] = {
+        name: {measure: [] for measure in COLUMNS} for name in methods
+    }
+    for image in tqdm(images, desc="evaluating", unit="image", disable=not progress):
+        hr = quantise(crop_to_multiple(image, scale), bits)
+        lr = degrade(hr, scale, bits)
+        detail_hr = detail_energy(hr)
+        for name, method in methods.items():
+            sr = super_resolve(method, lr, bits)
+            measured = values[name]
+            measured["psnr"].append(psnr(sr, hr, bits))
+            measured["ssim"].append(ssim(sr, hr, bits))
+            measured["feature_distance"].append(feature_distance(sr, hr, features, bits))
+            measured["lr_consistency"].append(lr_consistency(sr, lr, scale, bits))
+            measured["detail"].append(detail_energy(sr) / max(detail_hr, 1e-12))
+    return [
+        Evaluation(name, {measure: tuple(v) for measure, v in measured.items()})
+        for name, measured in values.items()
+    ]
+
+
+def markdown_table(
+    evaluations: Sequence[Evaluation], measures: Sequence[str] = tuple(COLUMNS)
+) -> str:
+    """Return a Markdown table: a row for each method, mean and, in brackets, spread.
+
+    Args:
+        evaluations: what :func:`evaluate` returned.
+        measures: the columns, names from :data:`COLUMNS`.
+    """
+    lines = [
+        "| method | " + " | ".join(COLUMNS[measure][0] for measure in measures) + " |",
+        "|---|" + "---:|" * len(measures),
+    ]
+    for evaluation in evaluations:
+        cells = []
+        for measure in measures:
+            digits = COLUMNS[measure][1]
+            cell = f"{evaluation.mean(measure):.{digits}f}"
+            if len(evaluation.values[measure]) > 1:
+                cell += f" ({evaluation.spread(measure):.{digits}f})"
+            cells.append(cell)
+        lines.append(f"| {evaluation.method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,48 @@
+"""Writing files so that a reader sees the old file or the whole new one, never a half."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from srgan_lib.errors import SRGANError
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Write ``data`` to ``path`` through a temporary file in the same folder.
+
+    Args:
+        path: the file to write; its folder is made if needed.
+        data: the whole content.
+
+    Raises:
+        SRGANError: the file can't be written (no space, no permission, ...). A file that stood
+            at ``path`` before is then untouched, and no temporary file stays behind.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            advice = f"no space is left on the disk ({len(data) / 2**20:.1f} MiB are needed)"
+        else:
+            advice = error.strerror or str(error)
+        raise SRGANError(f"Could not write {path}: {advice}. Nothing was changed.") from error
+    finally:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _umask() -> int:
+    """Return the process's umask: ``mkstemp`` ignores it and makes files private."""
+    value = os.umask(0)
+    os.umask(value)
+    return value

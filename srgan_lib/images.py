@@ -1,0 +1,338 @@
+"""Reading and writing images: PNG, JPEG, TIFF and DICOM.
+
+Inside the library an image is a float tensor (C, H, W) in [0, 1] with C = 1 (grey) or 3 (RGB).
+On disk, and in the memory of the training device, it is made of integers: 8 or 16 bits a value.
+
+Rules for what files may hold beside plain grey or RGB:
+
+- a palette is resolved, to grey where all of its colours are grey;
+- an alpha channel is dropped; where a pixel is not opaque, it is laid over black first;
+- a photograph's EXIF rotation is applied, CMYK becomes RGB, white-is-zero becomes black-is-zero;
+- a floating-point TIFF must be finite and in [0, 1], and counts as 16 bits;
+- an image with several pages or frames is refused.
+"""
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pydicom
+import tifffile
+import torch
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+from torch import Tensor
+
+from srgan_lib.errors import ImageError
+from srgan_lib.files import write_atomically
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+"""The file name endings that a folder is searched for."""
+
+MAX_PIXELS = 200_000_000
+"""Larger images are refused before they are decoded; assign another limit to read them."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """An image as integers.
+
+    Attributes:
+        values: (C, H, W), ``torch.uint8`` or ``torch.uint16``.
+        bits: 8 or 16; the values go from 0 to ``2**bits - 1``.
+    """
+
+    values: Tensor
+    bits: int
+
+    def to_float(self) -> Tensor:
+        """Return the image as float32 (C, H, W) in [0, 1]."""
+        return self.values.to(torch.float32) / (2**self.bits - 1)
+
+
+def read_image(path: str | os.PathLike) -> Tensor:
+    """Read a PNG, JPEG, TIFF or DICOM file.
+
+    Args:
+        path: the file. Its content, not its name, decides how it is read.
+
+    Returns:
+        Float32 tensor (C, H, W) in [0, 1]; C is 1 for grey and 3 for colour.
+
+    Raises:
+        ImageError: the file is missing, empty, truncated, too large or not such an image.
+    """
+    return read_pixels(path).to_float()
+
+
+def read_pixels(path: str | os.PathLike) -> Pixels:
+    """Read a PNG, JPEG, TIFF or DICOM file as integers, at the file's own bit depth.
+
+    Formats of up to 8 bits give 8, all others 16. DICOM always gives 16: rescale and window
+    stretch its values over the whole range.
+
+    Args:
+        path: the file. Its content, not its name, decides how it is read.
+
+    Raises:
+        ImageError: as for :func:`read_image`.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"Could not read {path}: {error.strerror}.") from error
+    if not data:
+        raise ImageError(f"Could not read {path}: the file is empty.")
+    try:
+        if data[128:132] == b"DICM":  # first, since its preamble may look like a TIFF's
+            array = _decode_dicom(data)
+        elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            array = _decode_tiff(data)
+        elif data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10":
+            array = _decode_png16(data)
+        else:
+            array = _decode_with_pillow(data)
+    except ImageError as error:
+        raise ImageError(f"Could not read {path}: {error}") from error
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(
+            f"Could not read {path}: it is not a PNG, JPEG, TIFF or DICOM image."
+        ) from error
+    except Exception as error:  # decoders raise errors of many kinds on broken files
+        raise ImageError(
+            f"Could not read {path}: the file is damaged, cut short, or of a kind that "
+            f"can't be decoded ({type(error).__name__}: {error})."
+        ) from error
+    return _to_pixels(array)
+
+
+def write_image(path: str | os.PathLike, image: Tensor, bits: int = 8) -> None:
+    """Write an image as PNG, TIFF or JPEG, chosen by the file name's ending.
+
+    Values are clamped to [0, 1] and rounded. The file appears whole or not at all.
+
+    Args:
+        path: the file to write, ending in .png, .tif, .tiff, .jpg or .jpeg.
+        image: float tensor (C, H, W) with C = 1 or 3, in [0, 1].
+        bits: 8, or 16 for PNG and TIFF.
+
+    Raises:
+        ImageError: a wrong shape, NaN or infinite values, or a format that can't hold them.
+        SRGANError: the file can't be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    array = to_pixels(image, bits).values.cpu().numpy()
+    array = array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
+    if suffix == ".png":
+        data = imagecodecs.png_encode(np.ascontiguousarray(array))
+    elif suffix in (".tif", ".tiff"):
+        buffer = io.BytesIO()
+        photometric = "minisblack" if array.ndim == 2 else "rgb"
+        tifffile.imwrite(buffer, array, photometric=photometric, compression="zlib")
+        data = buffer.getvalue()
+    elif suffix in (".jpg", ".jpeg") and bits == 8:
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(array).save(buffer, format="JPEG", quality=95, subsampling=0)
+        data = buffer.getvalue()
+    elif suffix in (".jpg", ".jpeg"):
+        raise ImageError(f"Could not write {path}: JPEG holds 8 bits only; use .png or .tif.")
+    else:
+        raise ImageError(f"Could not write {path}: its name must end in .png, .tif or .jpg.")
+    write_atomically(path, data)
+
+
+def to_pixels(image: Tensor, bits: int = 8) -> Pixels:
+    """Clamp a float image to [0, 1] and round it to integers.
+
+    Args:
+        image: float tensor (C, H, W) with C = 1 or 3, in [0, 1].
+        bits: 8 or 16.
+
+    Raises:
+        ImageError: a wrong shape or bit depth, or values that are NaN or infinite.
+    """
+    if bits not in (8, 16):
+        raise ImageError(f"bits must be 8 or 16, not {bits}.")
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0:
+        raise ImageError(
+            f"An image must have the shape (C, H, W) with C = 1 or 3, not {tuple(image.shape)}."
+        )
+    if not torch.isfinite(image).all():
+        raise ImageError("The image holds NaN or infinite values.")
+    levels = 2**bits - 1
+    dtype = torch.uint8 if bits == 8 else torch.uint16
+    rounded = (image.detach().double().clamp(0, 1) * levels).round().to(torch.int32)
+    return Pixels(rounded.to(dtype), bits)
+
+
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """Turn grey into RGB by replication, or RGB into grey by BT.601 luma.
+
+    Args:
+        image: float tensor (..., C, H, W) with C = 1 or 3.
+        channels: 1 or 3.
+
+    Returns:
+        Float tensor (..., channels, H, W); the input itself where nothing is to be done.
+
+    Raises:
+        ImageError: a channel count other than 1 or 3.
+    """
+    found = image.shape[-3]
+    if found not in (1, 3) or channels not in (1, 3):
+        raise ImageError(f"Can't turn {found} channels into {channels}; only 1 and 3 are known.")
+    if found == channels:
+        return image
+    if channels == 3:
+        return image.expand(*image.shape[:-3], 3, *image.shape[-2:])
+    luma = image.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (image * luma).sum(dim=-3, keepdim=True)
+
+
+def _to_pixels(array: np.ndarray) -> Pixels:
+    """Turn a decoded array (H, W) or (H, W, C) of uint8 or uint16 into :class:`Pixels`."""
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+    bits = 8 * array.dtype.itemsize
+    native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return Pixels(torch.from_numpy(native.copy()), bits)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f"it has {height} x {width} pixels, more than the limit of {MAX_PIXELS:,}; "
+            "raise srgan_lib.images.MAX_PIXELS if you trust the file."
+        )
+    if height == 0 or width == 0:
+        raise ImageError("it has no pixels.")
+
+
+def _drop_alpha(array: np.ndarray) -> np.ndarray:
+    """Turn (H, W, 2) into (H, W), and (H, W, 4) into (H, W, 3), laid over black."""
+    alpha = array[..., -1:].astype(np.float64) / np.iinfo(array.dtype).max
+    colour = np.rint(array[..., :-1] * alpha).astype(array.dtype)
+    return colour[..., 0] if colour.shape[-1] == 1 else colour
+
+
+def _grey_if_equal(array: np.ndarray) -> np.ndarray:
+    """Return one channel of (H, W, 3) where all three are equal."""
+    equal = (array[..., :1] == array).all()
+    return array[..., 0] if equal else array
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    _check_size(image.height, image.width)
+    image.load()
+    image = PIL.ImageOps.exif_transpose(image)
+    if image.mode == "P" or "transparency" in image.info:
+        return _grey_if_equal(_drop_alpha(np.asarray(image.convert("RGBA"))))
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    if image.mode in ("LA", "RGBA"):
+        return _drop_alpha(np.asarray(image))
+    return np.asarray(image.convert("RGB"))
+
+
+def _decode_png16(data: bytes) -> np.ndarray:
+    """Decode a 16-bit PNG; Pillow would reduce its colours to 8 bits."""
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    _check_size(height, width)
+    array = imagecodecs.png_decode(data)
+    return _drop_alpha(array) if array.ndim == 3 and array.shape[2] in (2, 4) else array
+
+
+def _decode_tiff(data: bytes) -> np.ndarray:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if len(file.pages) != 1:
+            raise ImageError(f"it has {len(file.pages)} pages; save the one you want alone.")
+        page = file.pages.first
+        _check_size(page.imagelength, page.imagewidth)
+        expected = page.imagelength * page.imagewidth * page.samplesperpixel
+        if len(page.dataoffsets) == 0 or max(
+            offset + count
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ) > len(data):
+            raise ImageError("the file is cut short.")
+        array = page.asarray()
+        if array.size != expected or array.ndim not in (2, 3):
+            raise ImageError(f"its shape {array.shape} is not that of one grey or colour image.")
+        if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            array = array.transpose(1, 2, 0)
+        photometric, colormap = page.photometric, page.colormap
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and colormap is not None:
+        return _grey_if_equal(colormap.T[array].astype(np.uint16))
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise ImageError("it holds NaN or infinite values.")
+        if array.min() < 0 or array.max() > 1:
+            raise ImageError("its floating-point values are not in [0, 1]; rescale them first.")
+        array = np.rint(array * 65535.0).astype(np.uint16)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"its values are of type {array.dtype}; 8 and 16 bits are known.")
+    if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        array = np.iinfo(array.dtype).max - array
+    if array.ndim == 3 and array.shape[2] in (2, 4):
+        array = _drop_alpha(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim == 3 and array.shape[2] != 3:
+        raise ImageError(f"it has {array.shape[2]} channels; 1 and 3 are known.")
+    return array
+
+
+def _decode_dicom(data: bytes) -> np.ndarray:
+    """Decode one DICOM image as a viewer would show it (DICOM PS3.3, C.11.1 and C.11.2)."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if "PixelData" not in dataset:
+        raise ImageError("this DICOM file holds no pixel data.")
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise ImageError(f"it has {dataset.NumberOfFrames} frames; save the one you want alone.")
+    _check_size(dataset.Rows, dataset.Columns)
+    array = pixel_array(dataset)
+    if dataset.SamplesPerPixel == 3:
+        bits = dataset.BitsStored
+        return _grey_if_equal(np.rint(array * (65535.0 / (2**bits - 1))).astype(np.uint16))
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        colour = pydicom.pixels.apply_color_lut(array, dataset)[..., :3]
+        levels = np.iinfo(colour.dtype).max
+        return _grey_if_equal(np.rint(colour * (65535.0 / levels)).astype(np.uint16))
+    values, low, high = _display_values(array, dataset)
+    if not np.isfinite(values).all() or high <= low:
+        raise ImageError("its rescale or window gives no usable values.")
+    shown = np.clip((values - low) / (high - low), 0, 1)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        shown = 1 - shown
+    return np.rint(shown * 65535).astype(np.uint16)
+
+
+def _display_values(array: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.ndarray, float, float]:
+    """Apply modality and VOI LUT; return the values and the range that they are shown in."""
+    stored, signed = dataset.BitsStored, dataset.PixelRepresentation == 1
+    if signed:
+        lowest, highest = -(2 ** (stored - 1)), 2 ** (stored - 1) - 1
+    else:
+        lowest, highest = 0, 2**stored - 1
+        array = array & highest  # bits above BitsStored may hold overlays
+    values = apply_modality_lut(array, dataset)
+    if "VOILUTSequence" in dataset:
+        bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
+        return apply_voi_lut(values, dataset, prefer_lut=True).astype(float), 0.0, 2.0**bits - 1
+    if "ModalityLUTSequence" in dataset:
+        low, high = 0.0, 2.0 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+    else:
+        slope = float(dataset.get("RescaleSlope") or 1)
+        intercept = float(dataset.get("RescaleIntercept") or 0)
+        low, high = sorted((lowest * slope + intercept, highest * slope + intercept))
+    return apply_voi_lut(values, dataset, prefer_lut=False).astype(float), low, high
