@@ -1,0 +1,79 @@
+"""Write the repository's address into every file that needs it.
+
+The address stands in `_config.yml`. This script replaces that address, wherever else it is written
+out (the first cell of each notebook, the Colab links), by a new one.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+UNSET = "https://github.com/YOUR-ACCOUNT/YOUR-REPOSITORY"
+FILES = (
+    "_config.yml",
+    "pyproject.toml",
+    "CITATION.cff",
+    "*.md",
+    "book/*.md",
+    "notebooks/*.ipynb",
+)
+
+
+def current_address(root: Path = ROOT) -> str:
+    """The address in `_config.yml`, under `repository`."""
+    config = (root / "_config.yml").read_text(encoding="utf-8")
+    match = re.search(r"^repository:\n(?: .*\n)*? +url: *(\S+)", config, re.MULTILINE)
+    if not match:
+        raise ValueError("_config.yml names no address: repository, url.")
+    return match[1]
+
+
+def check(url: str) -> None:
+    """Raise `ValueError` unless `url` is `https://host/owner/name`."""
+    part = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+    if not re.fullmatch(rf"https://{part}(?::\d+)?/{part}/{part}", url) or url.endswith(".git"):
+        raise ValueError(f"'{url}' is not an address of the form https://github.com/owner/name.")
+
+
+def set_repository(url: str, root: Path = ROOT) -> list[str]:
+    """Replace the old address by `url`; return the files that changed."""
+    check(url)
+    old = current_address(root)
+    # Colab's links name the repository without its host.
+    colab = "colab.research.google.com/github/"
+    pairs = ((old, url), (colab + slug(old), colab + slug(url)))
+    changed = []
+    for path in sorted(path for pattern in FILES for path in root.glob(pattern)):
+        before = after = path.read_bytes().decode("utf-8")
+        for old_text, new_text in pairs:
+            # Not where a longer name only begins with the old one.
+            after = re.sub(rf"{re.escape(old_text)}(?![\w-])", lambda _, new=new_text: new, after)
+        if after != before:
+            path.write_bytes(after.encode("utf-8"))
+            changed.append(path.relative_to(root).as_posix())
+    return changed
+
+
+def slug(url: str) -> str:
+    """`owner/name` of an address."""
+    return "/".join(url.rsplit("/", 2)[-2:])
+
+
+def main(argument: str) -> None:
+    if argument == "--hint":
+        if current_address() == UNSET:
+            print(
+                "The repository's address is not set: Colab and repository buttons lead nowhere "
+                "until `make set-repository URL=https://github.com/owner/name`."
+            )
+        return
+    try:
+        changed = set_repository(argument)
+    except ValueError as error:
+        sys.exit(f"Nothing was changed: {error}")
+    print(f"The address is {argument} in: {', '.join(changed) or 'every file already'}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,93 @@
+# Everything the course needs is installed in .venv, and only there. `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+# A Python 3.11 to 3.13 to make .venv with, for example PYTHON=/usr/bin/python3.12.
+# Left empty, the first suitable one on the PATH is taken.
+PYTHON ?=
+# The port of `make serve`, the notebooks of `make notebooks`, the new address of `make set-repository`.
+PORT ?= 8000
+NOTEBOOKS ?= notebooks/*.ipynb
+URL ?=
+
+PY := .venv/bin/python
+SITE := _build/html
+# Files whose dates say what was set up, and from what: a second run repeats nothing.
+TOOLS := .venv/.tools
+PACKAGES := .venv/.packages
+
+# A reader's own settings must not change what is installed, built or compared.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PYTHONNOUSERSITE := 1
+export JUPYTER_PREFER_ENV_PATH := 1
+
+# A Python that is named is looked at each time, even when .venv is already made.
+check-python:
+	@$(if $(PYTHON),PYTHON='$(PYTHON)' .ci/setup.sh check,:)
+
+$(TOOLS): .ci/setup.sh | check-python
+	@PYTHON='$(PYTHON)' .ci/setup.sh tools
+	@touch $@
+
+$(PACKAGES): requirements.lock pyproject.toml $(TOOLS)
+	@.ci/setup.sh packages
+	@touch $@
+
+# `-W -n`: any warning, broken references among them, ends the build. The site is built anew each
+# time, since Sphinx repeats no warning for a page that it takes from its cache.
+define build_site
+@rm -rf $(SITE) _build/.doctrees
+.venv/bin/jupyter-book build . -W -n --keep-going --all -q
+$(PY) .ci/check_site.py $(SITE)
+endef
+
+.PHONY: check-python help setup book serve test lint notebooks lock set-repository clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(PACKAGES) ## only install the packages in .venv (about 6 GB)
+
+book: $(PACKAGES) ## build the site from the notebooks' stored outputs
+	$(build_site)
+	@echo
+	@echo "The site is in $(SITE). To read it: make serve, then open http://localhost:$(PORT)"
+	@$(PY) .ci/set_repository.py --hint
+
+$(SITE)/index.html:
+	@$(MAKE) book
+
+serve: $(PACKAGES) $(SITE)/index.html ## serve the site on localhost (PORT=8000)
+	@echo "Open http://localhost:$(PORT) and stop with Ctrl+C."
+	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
+
+test: $(PACKAGES) ## lint, build the site with warnings as errors, run all tests and all notebooks
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(build_site)
+	SRGAN_REQUIRE_SITE=1 $(PY) -m pytest tests/
+	$(PY) -m pytest --nbval notebooks/
+
+lint: $(PACKAGES) ## correct what ruff can correct and name the rest
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+notebooks: $(PACKAGES) ## run the notebooks and store their outputs (NOTEBOOKS="notebooks/03*.ipynb")
+	$(PY) .ci/run_notebooks.py $(NOTEBOOKS)
+
+# Pins stay where they still fit; to renew them all, remove requirements.lock first.
+lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml
+	$(PY) -m uv pip compile --universal --fork-strategy fewest --python-version 3.11 --all-extras \
+	  pyproject.toml -o requirements.lock --no-header --no-annotate --quiet
+	$(PY) .ci/write_environment.py
+
+set-repository: $(TOOLS) ## write the repository's address where it is needed (URL=https://...)
+	@$(PY) .ci/set_repository.py '$(URL)'
+
+clean: ## remove the site and the tools' caches
+	rm -rf _build build .pytest_cache .ruff_cache *.egg-info
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 \
+	  | xargs -0 rm -rf
+
+distclean: clean ## remove .venv too
+	rm -rf .venv
