@@ -11,4 +11,10 @@ Every image is a float tensor in [0, 1] of shape (C, H, W), or (N, C, H, W) in b
 Outputs are synthetic images and not for diagnosis.
 """
 
+import warnings
+
+# tqdm.auto, which pooch and kagglehub import too, warns at import in a kernel without ipywidgets.
+# Its bars are then drawn as text, which is all that is wanted.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 __version__ = "0.1.0"

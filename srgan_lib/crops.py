@@ -44,7 +44,7 @@ class CropSampler:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if crop_size < scale or crop_size % scale:
+        if scale < 1 or crop_size < scale or crop_size % scale:
             raise ConfigurationError(
                 f"crop_size ({crop_size}) must be a multiple of scale ({scale})."
             )

@@ -326,12 +326,12 @@ def extract(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
                 _check_hash(Path(file), data, digest)
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(data)
-    except (OSError, zipfile.BadZipFile) as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise DatasetError(f"The archive {archive.name} can't be extracted: {error}.") from error
     except SRGANError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    except Exception as error:  # zipfile and zlib raise errors of many kinds on broken archives
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DatasetError(f"The archive {archive.name} can't be extracted: {error}.") from error
 
 
 def _radiography() -> dict[str, list[Record]]:

@@ -179,7 +179,7 @@ def degrade(hr: Tensor, scale: int = 4, bits: int = 8) -> Tensor:
         Float tensor (..., H / scale, W / scale) in [0, 1].
 
     Raises:
-        ImageError: a size that ``scale`` doesn't divide, or NaN or infinite values.
+        ImageError: a size that ``scale`` doesn't divide.
         ConfigurationError: an impossible scale or bit depth.
     """
     if scale < 1:

@@ -147,6 +147,8 @@ def comparison_panel(
     for ax, (title, image) in zip(axes.flat, images.items(), strict=False):
         factor = image.shape[-2] / height
         y, x, n = (round(value * factor) for value in region)
+        n = max(n, 1)  # at least one pixel, and inside
+        y, x = min(y, image.shape[-2] - n), min(x, image.shape[-1] - n)
         draw_image(ax, image[..., y : y + n, x : x + n], title)
     return figure
 

@@ -9,12 +9,11 @@ Rules for what files may hold beside plain grey or RGB:
 - an alpha channel is dropped; where a pixel is not opaque, it is laid over black first;
 - a photograph's EXIF rotation is applied, CMYK becomes RGB, white-is-zero becomes black-is-zero;
 - a floating-point TIFF must be finite and in [0, 1], and counts as 16 bits;
-- an image with several pages or frames is refused.
+- an image with several pages or frames is refused, and so is a TIFF in another colour space.
 """
 
 import io
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +35,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before they are decoded; assign another limit to read them."""
+
+
+_TIFF_COLOURS = (
+    tifffile.PHOTOMETRIC.MINISWHITE,
+    tifffile.PHOTOMETRIC.MINISBLACK,
+    tifffile.PHOTOMETRIC.RGB,
+    tifffile.PHOTOMETRIC.PALETTE,
+    tifffile.PHOTOMETRIC.SEPARATED,
+)
 
 
 @dataclass(frozen=True)
@@ -228,10 +236,14 @@ def _grey_if_equal(array: np.ndarray) -> np.ndarray:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+    limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None  # ours counts
+    try:
         image = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = limit
     _check_size(image.height, image.width)
+    if getattr(image, "n_frames", 1) != 1:
+        raise ImageError(f"it has {image.n_frames} frames; save the one you want alone.")
     image.load()
     image = PIL.ImageOps.exif_transpose(image)
     if image.mode == "P" or "transparency" in image.info:
@@ -256,6 +268,10 @@ def _decode_tiff(data: bytes) -> np.ndarray:
         if len(file.pages) != 1:
             raise ImageError(f"it has {len(file.pages)} pages; save the one you want alone.")
         page = file.pages.first
+        width_of_count = 8 if file.is_bigtiff else 2
+        count = data[page.offset : page.offset + width_of_count]
+        if len(page.tags) < int.from_bytes(count, "little" if data[:2] == b"II" else "big"):
+            raise ImageError("the file is cut short.")  # tifffile passes over tags it can't read
         _check_size(page.imagelength, page.imagewidth)
         expected = page.imagelength * page.imagewidth * page.samplesperpixel
         if len(page.dataoffsets) == 0 or max(
@@ -268,7 +284,15 @@ def _decode_tiff(data: bytes) -> np.ndarray:
             raise ImageError(f"its shape {array.shape} is not that of one grey or colour image.")
         if array.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             array = array.transpose(1, 2, 0)
-        photometric, colormap = page.photometric, page.colormap
+        photometric, colormap, bits = page.photometric, page.colormap, page.bitspersample
+        premultiplied = tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples
+        if (
+            photometric == tifffile.PHOTOMETRIC.YCBCR
+            and page.compression == tifffile.COMPRESSION.JPEG
+        ):
+            photometric = tifffile.PHOTOMETRIC.RGB  # the JPEG decoder has turned it into RGB
+    if photometric not in _TIFF_COLOURS:
+        raise ImageError(f"its colours are stored as {photometric.name}; save it as grey or RGB.")
     if photometric == tifffile.PHOTOMETRIC.PALETTE and colormap is not None:
         return _grey_if_equal(colormap.T[array].astype(np.uint16))
     if array.dtype == bool:
@@ -278,13 +302,23 @@ def _decode_tiff(data: bytes) -> np.ndarray:
             raise ImageError("it holds NaN or infinite values.")
         if array.min() < 0 or array.max() > 1:
             raise ImageError("its floating-point values are not in [0, 1]; rescale them first.")
-        array = np.rint(array * 65535.0).astype(np.uint16)
+        array = np.rint(array.astype(np.float64) * 65535).astype(np.uint16)
+    elif array.dtype in (np.uint8, np.uint16) and 1 < bits < 8 * array.dtype.itemsize:
+        top = np.iinfo(array.dtype).max  # 4 bits of 8, 12 of 16, ...
+        array = np.rint(array * (top / (2**bits - 1))).astype(array.dtype)
     if array.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"its values are of type {array.dtype}; 8 and 16 bits are known.")
+    if photometric == tifffile.PHOTOMETRIC.SEPARATED:
+        if array.ndim != 3 or array.shape[2] != 4:
+            raise ImageError("its inks are not cyan, magenta, yellow and black.")
+        light = 1 - array.astype(np.float64) / np.iinfo(array.dtype).max
+        array = np.rint(np.iinfo(array.dtype).max * light[..., :3] * light[..., 3:]).astype(
+            array.dtype
+        )
     if photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         array = np.iinfo(array.dtype).max - array
     if array.ndim == 3 and array.shape[2] in (2, 4):
-        array = _drop_alpha(array)
+        array = array[..., :-1] if premultiplied else _drop_alpha(array)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim == 3 and array.shape[2] != 3:
@@ -326,13 +360,20 @@ def _display_values(array: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.nda
         lowest, highest = 0, 2**stored - 1
         array = array & highest  # bits above BitsStored may hold overlays
     values = apply_modality_lut(array, dataset)
-    if "VOILUTSequence" in dataset:
+    if dataset.get("VOILUTSequence"):
         bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
         return apply_voi_lut(values, dataset, prefer_lut=True).astype(float), 0.0, 2.0**bits - 1
-    if "ModalityLUTSequence" in dataset:
+    falling = False
+    if dataset.get("ModalityLUTSequence"):
         low, high = 0.0, 2.0 ** dataset.ModalityLUTSequence[0].LUTDescriptor[2] - 1
-    else:
-        slope = float(dataset.get("RescaleSlope") or 1)
-        intercept = float(dataset.get("RescaleIntercept") or 0)
+    elif "RescaleSlope" in dataset and "RescaleIntercept" in dataset:
+        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+        falling = slope < 0
         low, high = sorted((lowest * slope + intercept, highest * slope + intercept))
-    return apply_voi_lut(values, dataset, prefer_lut=False).astype(float), low, high
+    else:
+        low, high = float(lowest), float(highest)
+    windowed = None not in (dataset.get("WindowCenter"), dataset.get("WindowWidth"))
+    values = apply_voi_lut(values, dataset, prefer_lut=False).astype(float)
+    if windowed and falling:  # pydicom's window then runs from the highest value to the lowest
+        values = low + high - values
+    return values, low, high

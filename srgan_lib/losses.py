@@ -97,7 +97,7 @@ class GeneratorLoss(nn.Module):
         adversarial_weight: weight of the adversarial loss.
 
     Raises:
-        ConfigurationError: a negative weight, or all weights zero.
+        ConfigurationError: a weight that is negative or not finite, or all weights zero.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class GeneratorLoss(nn.Module):
     ) -> None:
         super().__init__()
         weights = (content_weight, perceptual_weight, adversarial_weight)
-        if min(weights) < 0 or max(weights) == 0:
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
             raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
         self.perceptual = PerceptualLoss(features)
         self.content_weight, self.perceptual_weight, self.adversarial_weight = weights

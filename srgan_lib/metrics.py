@@ -19,11 +19,13 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.degradation import degrade, quantise
-from srgan_lib.errors import ImageError, WeightsError
+from srgan_lib.errors import ImageError, WeightsError, unknown_name
 from srgan_lib.images import to_channels
 
 BORDER = 4
 """Pixels cut off along each border before measuring."""
+
+_LPIPS_NETWORKS = ("alex", "vgg", "squeeze")
 
 
 def psnr(sr: Tensor, hr: Tensor, bits: int = 8) -> float:
@@ -49,7 +51,8 @@ def psnr(sr: Tensor, hr: Tensor, bits: int = 8) -> float:
 def ssim(sr: Tensor, hr: Tensor, bits: int = 8) -> float:
     """Return the structural similarity index (Wang et al. 2004); 1 for equal images.
 
-    Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, as in the paper.
+    Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, as in the paper, averaged
+    over all places where it fits.
 
     Args:
         sr: float tensor (C, H, W), C = 1 or 3; clamped and rounded here.
@@ -60,7 +63,10 @@ def ssim(sr: Tensor, hr: Tensor, bits: int = 8) -> float:
         ImageError: as for :func:`psnr`.
     """
     sr, hr = _prepare(sr, hr, bits)
-    return float(structural_similarity_index_measure(sr, hr, data_range=1.0))
+    _, everywhere = structural_similarity_index_measure(
+        sr, hr, data_range=1.0, return_full_image=True
+    )
+    return float(everywhere[..., 5:-5, 5:-5].mean())  # where the window fits, without padding
 
 
 def feature_distance(sr: Tensor, hr: Tensor, features: VGGFeatures, bits: int = 8) -> float:
@@ -101,12 +107,12 @@ def lr_consistency(sr: Tensor, lr: Tensor, scale: int = 4, bits: int = 8) -> flo
     Raises:
         ImageError: sizes that don't fit, or values that are not finite.
     """
-    if sr.shape[-2:] != (scale * lr.shape[-2], scale * lr.shape[-1]):
+    if sr.shape != (*lr.shape[:-2], scale * lr.shape[-2], scale * lr.shape[-1]):
         raise ImageError(
             f"SR {tuple(sr.shape)} is not {scale} times as large as LR {tuple(lr.shape)}."
         )
+    _check_finite(sr, lr)
     again = degrade(quantise(sr.float(), bits), scale, bits)
-    _check_finite(again, lr)
     if torch.equal(again, lr):
         return float("inf")
     return float(peak_signal_noise_ratio(again[None], lr[None].float(), data_range=1.0))
@@ -122,9 +128,12 @@ def lpips(sr: Tensor, hr: Tensor, network: str = "alex", bits: int = 8) -> float
         bits: bit depth of the stored images.
 
     Raises:
+        ConfigurationError: an unknown network.
         WeightsError: the network's weights can't be had; LPIPS then has to be left out.
         ImageError: as for :func:`psnr`.
     """
+    if network not in _LPIPS_NETWORKS:
+        raise unknown_name("LPIPS network", network, _LPIPS_NETWORKS)
     sr, hr = _crop(sr, hr, bits)
     metric = _lpips_network(network).to(sr.device)
     with torch.no_grad():

@@ -1,0 +1,169 @@
+"""Evaluating methods: the protocol's numbers, and networks left as they were."""
+
+import math
+from statistics import stdev
+
+import pytest
+import torch
+from torch import nn
+
+from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
+from srgan_lib.degradation import degrade, quantise
+from srgan_lib.errors import ConfigurationError, ImageError
+from srgan_lib.evaluation import COLUMNS, Evaluation, evaluate, markdown_table, super_resolve
+from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr, ssim
+
+
+class Perfect(nn.Module):
+    """Know the answers: give the HR image whose LR image was asked for."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.answers = [(degrade(image), image) for image in images]
+
+    def forward(self, lr):
+        return next(hr for key, hr in self.answers if torch.equal(key, lr[0]))[None]
+
+
+@pytest.fixture(scope="module")
+def features():
+    return VGGFeatures("relu1_1")
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.rand(1, 12, 16, generator=generator) for _ in range(3)]
+    return [quantise(Interpolation("bilinear")(x[None])[0]) for x in noise]  # (1, 48, 64)
+
+
+def test_evaluation_is_what_the_metrics_say_of_each_image(images, features):
+    methods = {"bicubic": Interpolation("bicubic"), "nearest": Interpolation("nearest")}
+    found = evaluate(methods, iter(images), features, progress=False)
+    assert [evaluation.method for evaluation in found] == ["bicubic", "nearest"]
+    for evaluation, method in zip(found, methods.values(), strict=True):
+        assert set(evaluation.values) == set(COLUMNS)
+        for number, hr in enumerate(images):
+            lr = degrade(hr)
+            sr = quantise(method(lr[None])[0])
+            expected = {
+                "psnr": psnr(sr, hr),
+                "ssim": ssim(sr, hr),
+                "feature_distance": feature_distance(sr, hr, features),
+                "lr_consistency": lr_consistency(sr, lr),
+                "detail": detail_energy(sr) / detail_energy(hr),
+            }
+            for measure, value in expected.items():
+                assert evaluation.values[measure][number] == pytest.approx(value), measure
+    assert found[0].mean("psnr") > found[1].mean("psnr")
+
+
+def test_perfect_method_reaches_the_best_values(images, features):
+    (found,) = evaluate({"perfect": Perfect(images)}, images, features, progress=False)
+    assert found.values["psnr"] == (math.inf,) * 3
+    assert found.values["lr_consistency"] == (math.inf,) * 3
+    assert found.values["feature_distance"] == (0,) * 3
+    assert found.mean("ssim") == pytest.approx(1, abs=1e-6)
+    assert found.mean("detail") == pytest.approx(1)
+
+
+def test_images_are_cut_to_a_multiple_of_scale(images, features):
+    methods = {"bicubic": Interpolation("bicubic")}
+    larger = nn.functional.pad(images[0], (0, 3, 0, 2), value=1.0)
+    one, other = (
+        evaluate(methods, [image], features, progress=False)[0] for image in (larger, images[0])
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize("scale", [2, 8])
+def test_other_scales_are_evaluated_too(images, features, scale):
+    methods = {"bicubic": Interpolation("bicubic", scale)}
+    (found,) = evaluate(methods, images, features, scale=scale, progress=False)
+    assert found.mean("psnr") > 15
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_are_evaluated_in_evaluation_mode_and_their_mode_is_restored(
+    images, features, training
+):
+    torch.manual_seed(0)
+    generator = SRResNet(blocks=1, width=4).train(training)
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    first = evaluate({"net": generator}, images, features, progress=False)
+    again = evaluate({"net": generator}, images[::-1], features, progress=False)
+    assert all(module.training == training for module in generator.modules())
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+    assert first[0].values["psnr"] == again[0].values["psnr"][::-1]  # no image affects another
+
+
+class Failing(nn.Module):
+    def forward(self, lr):
+        assert not self.training
+        raise RuntimeError("no luck")
+
+
+def test_mode_is_restored_also_after_an_error():
+    generator = Failing().train()
+    with pytest.raises(RuntimeError, match="no luck"):
+        super_resolve(generator, torch.zeros(1, 8, 8))
+    assert generator.training
+
+
+def test_super_resolve_gives_what_a_file_would_hold():
+    class Loud(nn.Module):
+        def forward(self, lr):
+            return Interpolation("nearest", 2)(lr) * 3 - 1
+
+    lr = torch.rand(1, 8, 8, requires_grad=True)
+    sr = super_resolve(Loud(), lr)
+    assert sr.shape == (1, 16, 16) and not sr.requires_grad and sr.dtype == torch.float32
+    assert sr.min() == 0 and sr.max() == 1
+    assert torch.equal(sr, quantise(sr))
+    fine = super_resolve(Loud(), lr, bits=16)
+    assert not torch.equal(fine, quantise(fine)) and torch.equal(fine, quantise(fine, 16))
+
+
+def test_nothing_to_evaluate_is_refused(images, features):
+    with pytest.raises(ConfigurationError, match="at least one method and one image"):
+        evaluate({}, images, features, progress=False)
+    with pytest.raises(ConfigurationError, match="at least one method and one image"):
+        evaluate({"bicubic": Interpolation()}, [], features, progress=False)
+
+
+def test_bad_images_are_refused(features):
+    methods = {"bicubic": Interpolation()}
+    for image in (torch.full((1, 48, 48), math.nan), torch.zeros(1, 16, 48), torch.zeros(1, 3, 3)):
+        with pytest.raises(ImageError):
+            evaluate(methods, [image], features, progress=False)
+
+
+def test_mean_and_spread_are_those_over_the_images():
+    found = Evaluation("x", {"psnr": (30.0, 31.0, 35.0), "ssim": (0.9,)})
+    assert found.mean("psnr") == 32
+    assert found.spread("psnr") == pytest.approx(stdev([30, 31, 35])) == pytest.approx(7**0.5)
+    assert found.spread("ssim") == 0
+    with pytest.raises(ConfigurationError, match="Did you mean 'psnr'"):
+        found.mean("psnrr")
+
+
+def test_table_has_a_row_for_each_method_with_mean_and_spread():
+    table = markdown_table(
+        [
+            Evaluation("bicubic", {"psnr": (30.0, 31.0, 35.0), "ssim": (0.5, 0.6, 0.7)}),
+            Evaluation("SRGAN", {"psnr": (28.456,), "ssim": (0.8125,)}),
+        ],
+        ("psnr", "ssim"),
+    )
+    assert table.splitlines() == [
+        "| method | PSNR (dB) | SSIM |",
+        "|---|---:|---:|",
+        "| bicubic | 32.00 (2.65) | 0.600 (0.100) |",
+        "| SRGAN | 28.46 | 0.812 |",
+    ]
+
+
+def test_table_shows_all_measures_unless_told(images, features):
+    found = evaluate({"bicubic": Interpolation()}, images[:1], features, progress=False)
+    heading = markdown_table(found).splitlines()[0]
+    assert all(title in heading for title, _ in COLUMNS.values())
