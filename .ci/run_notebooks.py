@@ -1,10 +1,27 @@
-"""Run notebooks from top to bottom and store their outputs in place."""
+"""Run notebooks from top to bottom and store their outputs in place.
 
+The picture of the front page is a figure of notebook 7: it is written anew with it.
+"""
+
+import base64
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+FRONT_PAGE = Path(__file__).resolve().parent.parent / "book" / "_static" / "front_page.png"
+FRONT_PAGE_CELL = "front-page"
+
+
+def front_page(notebook: nbformat.NotebookNode) -> bytes | None:
+    """Return the PNG that the cell of the front page's picture stores, if there is one."""
+    for cell in notebook.cells:
+        if cell.get("id") == FRONT_PAGE_CELL:
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    return base64.b64decode(output.data["image/png"])
+    return None
 
 
 def run(path: Path) -> None:
@@ -36,3 +53,5 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         print(f"Running {name} ...", flush=True)
         run(Path(name))
+        if picture := front_page(nbformat.read(name, as_version=4)):
+            FRONT_PAGE.write_bytes(picture)
