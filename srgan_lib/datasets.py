@@ -188,7 +188,7 @@ def open_dataset(
         parts = _radiography()
         source = f"COVID-19 Radiography Database, Kaggle: {_KAGGLE_HANDLE}"
         licence = "see the data set's page on Kaggle"
-    elif Path(name).is_dir():
+    elif str(name) and Path(name).is_dir():
         records = _images_below(Path(name), patient_of)
         patients = {record.patient for record in records}
         parts = split_by_patient(records, len(patients) // 5, len(patients) // 10)

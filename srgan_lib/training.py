@@ -126,6 +126,7 @@ def train_gan(
     log = _Log(steps, "stage two", progress)
     generator.to(memory_format=torch.channels_last).train()
     discriminator.to(memory_format=torch.channels_last).train()
+    discriminator.requires_grad_(True)  # an interrupted run may have left it frozen
     for _ in range(steps):
         lr, hr = sampler.batch(batch_size)
         sr = generator(lr)

@@ -119,6 +119,11 @@ def test_unknown_name_suggests_the_nearest(name, near):
         open_dataset(name)
 
 
+def test_an_empty_name_does_not_open_the_current_folder():
+    with pytest.raises(ConfigurationError, match="Unknown data set ''"):
+        open_dataset("")
+
+
 def test_unknown_split_suggests_the_nearest():
     with pytest.raises(ConfigurationError, match=r"Unknown split 'valid'.*'validation'"):
         open_dataset("sample", "valid")

@@ -105,6 +105,12 @@ def test_internal_links_resolve(page: str) -> None:
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_are_drawn_as_tables(page: str) -> None:
+    html = (SITE / f"{page}.html").read_text(encoding="utf-8")
+    assert not re.search(r"<p>\s*\|[^<]*\|", html)
+
+
 def is_meaningful(alt: str) -> bool:
     """An alternative text of words, not a file's path and not a placeholder."""
     return len(alt.split()) >= 2 and not re.search(r"[\w-]+/[\w./-]+\.\w{2,4}$|^\.\./", alt)

@@ -231,6 +231,15 @@ def test_loss_that_is_no_longer_finite_ends_stage_two_and_unfreezes(loss):
     assert all(p.requires_grad for p in discriminator.parameters())
 
 
+def test_a_discriminator_that_an_interrupted_run_left_frozen_learns_again(loss):
+    generator, discriminator = networks()
+    discriminator.requires_grad_(False)
+    before = [p.detach().clone() for p in discriminator.parameters()]
+    train_gan(generator, discriminator, sampler(), loss, 1, batch_size=2, progress=False)
+    after = list(discriminator.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
