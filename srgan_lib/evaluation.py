@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, unknown_name
-from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr, ssim
+from srgan_lib.metrics import detail_energy, feature_distances, lr_consistency, psnr, ssim
 
 COLUMNS = {
     "psnr": ("PSNR (dB)", 2),
@@ -107,12 +107,13 @@ def evaluate(
         hr = quantise(crop_to_multiple(image, scale), bits)
         lr = degrade(hr, scale, bits)
         detail_hr = detail_energy(hr)
-        for name, method in methods.items():
-            sr = super_resolve(method, lr, bits)
+        sr_images = {name: super_resolve(method, lr, bits) for name, method in methods.items()}
+        distances = feature_distances(list(sr_images.values()), hr, features, bits)
+        for (name, sr), distance in zip(sr_images.items(), distances, strict=True):
             measured = values[name]
             measured["psnr"].append(psnr(sr, hr, bits))
             measured["ssim"].append(ssim(sr, hr, bits))
-            measured["feature_distance"].append(feature_distance(sr, hr, features, bits))
+            measured["feature_distance"].append(distance)
             measured["lr_consistency"].append(lr_consistency(sr, lr, scale, bits))
             measured["detail"].append(detail_energy(sr) / max(detail_hr, 1e-12))
     return [

@@ -6,6 +6,7 @@ as they are. Colour images are measured on luma, BT.601 in studio range (16 to 2
 tables do; the two kinds of number must not be compared.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -84,10 +85,32 @@ def feature_distance(sr: Tensor, hr: Tensor, features: VGGFeatures, bits: int = 
     Raises:
         ImageError: as for :func:`psnr`.
     """
-    sr, hr = _crop(sr, hr, bits)
+    return feature_distances([sr], hr, features, bits)[0]
+
+
+def feature_distances(
+    images: Sequence[Tensor], hr: Tensor, features: VGGFeatures, bits: int = 8
+) -> list[float]:
+    """Return the :func:`feature_distance` of several SR images from one HR image.
+
+    The features of HR are computed once, which saves nearly half of the time.
+
+    Args:
+        images: SR images, float tensors (C, H, W), at least one.
+        hr: the HR image, the same shape.
+        features: the layer to compare.
+        bits: bit depth of the stored images.
+
+    Raises:
+        ImageError: as for :func:`psnr`, and where there is no SR image.
+    """
+    if not images:
+        raise ImageError("There is no SR image to compare with HR.")
+    pairs = [_crop(sr, hr, bits) for sr in images]
     with torch.no_grad():
-        f_sr, f_hr = features(sr), features(hr)
-    return float((f_sr - f_hr).square().mean() / f_hr.square().mean())
+        f_hr = features(pairs[0][1])
+        energy = f_hr.square().mean()
+        return [float((features(sr) - f_hr).square().mean() / energy) for sr, _ in pairs]
 
 
 def lr_consistency(sr: Tensor, lr: Tensor, scale: int = 4, bits: int = 8) -> float:

@@ -17,6 +17,7 @@ from srgan_lib.images import read_image
 from srgan_lib.metrics import (
     detail_energy,
     feature_distance,
+    feature_distances,
     lpips,
     lr_consistency,
     psnr,
@@ -330,3 +331,15 @@ def test_channels_are_averaged():
 def test_image_without_a_spectrum_is_refused(measure):
     with pytest.raises(ImageError, match="7 x 20"):
         measure(torch.zeros(1, 7, 20))
+
+
+def test_several_feature_distances_are_those_of_each_image_alone():
+    torch.manual_seed(0)
+    hr = torch.rand(1, 40, 40)
+    images = [hr, (hr + 0.1).clamp(0, 1), torch.rand(1, 40, 40)]
+    features = VGGFeatures("relu1_2")
+    together = feature_distances(images, hr, features)
+    assert together == [feature_distance(image, hr, features) for image in images]
+    assert together[0] == 0 < together[1] < together[2]
+    with pytest.raises(ImageError, match="no SR image"):
+        feature_distances([], hr, features)
