@@ -1,5 +1,6 @@
 """Measuring several methods on the same images, by the protocol of :mod:`srgan_lib.metrics`."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -84,7 +85,7 @@ def evaluate(
     Args:
         methods: generators and interpolations by their names, all on the images' device.
         images: HR images (C, H, W) in [0, 1]. Rows and columns that ``scale`` doesn't divide
-            are cut off at the bottom and the right.
+            are cut off at the bottom and the right, with a warning.
         features: the VGG layer of the feature distance.
         scale: HR pixels a side that make one LR pixel.
         bits: bit depth of LR and SR.
@@ -105,6 +106,12 @@ def evaluate(
     }
     for image in tqdm(images, desc="evaluating", unit="image", disable=not progress):
         hr = quantise(crop_to_multiple(image, scale), bits)
+        if hr.shape != image.shape:
+            warnings.warn(
+                f"An image of {image.shape[-2]} x {image.shape[-1]} pixels was cut to "
+                f"{hr.shape[-2]} x {hr.shape[-1]}, multiples of the scale {scale}.",
+                stacklevel=2,
+            )
         lr = degrade(hr, scale, bits)
         detail_hr = detail_energy(hr)
         sr_images = {name: super_resolve(method, lr, bits) for name, method in methods.items()}
