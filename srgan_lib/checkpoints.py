@@ -1,12 +1,19 @@
-"""Saving and loading a network's weights, as safetensors: plain numbers that can't run code."""
+"""Saving and loading weights and training states, as safetensors: plain numbers, no code.
 
+A weights file holds one network. A state file holds whatever a run needs to go on: its tensors
+lie in the file as tensors, and all else stands in the header as JSON.
+"""
+
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from srgan_lib.errors import WeightsError
 from srgan_lib.files import write_atomically
@@ -14,6 +21,9 @@ from srgan_lib.files import write_atomically
 
 def save_weights(network: nn.Module, path: str | os.PathLike, *, half: bool = False) -> None:
     """Write a network's parameters and buffers to a safetensors file, whole or not at all.
+
+    What the network was made with goes into the header, so that
+    :func:`srgan_lib.pretrained.load_network` can build it again.
 
     Args:
         network: the network.
@@ -32,7 +42,10 @@ def save_weights(network: nn.Module, path: str | os.PathLike, *, half: bool = Fa
             if not torch.isfinite(value).all():
                 raise WeightsError(f"{name} holds values that are not finite; nothing was saved.")
         state[name] = value
-    write_atomically(path, save(state))
+    header = {"network": type(network).__name__}
+    if hasattr(network, "arguments"):
+        header["arguments"] = json.dumps(network.arguments)
+    write_atomically(path, save(state, header))
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
@@ -74,3 +87,75 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
     if unknown is not None:
         raise WeightsError(f"{path} is not for this {kind}: it holds {unknown}, too.")
     network.load_state_dict(state)
+
+
+def save_state(state: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write a training state to a safetensors file, whole or not at all.
+
+    Args:
+        state: dictionaries, lists, tuples, tensors, strings, numbers, booleans and None, nested
+            as they like.
+        path: the file to write.
+
+    Raises:
+        WeightsError: a value of another type.
+        SRGANError: the file can't be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    text = json.dumps(_encode(state, tensors))
+    metadata = {"state": text, "sha256": _digest(text, tensors)}
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_state(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what :func:`save_state` wrote, on the CPU.
+
+    Raises:
+        WeightsError: a file that is missing, cut short or altered.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["state"]
+        if metadata["sha256"] != _digest(text, tensors):
+            raise ValueError("its content and its SHA-256 disagree")
+        return _decode(json.loads(text), tensors)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is no whole training state: {error}.") from error
+
+
+def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return ``value`` as JSON can hold it; move its tensors to ``tensors``."""
+    if isinstance(value, Tensor):
+        name = f"{len(tensors):06d}"
+        tensors[name] = value.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):  # as pairs: the keys of an optimiser's state are integers
+        return {"dict": [[key, _encode(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_encode(item, tensors) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise WeightsError(f"A training state can't hold a {type(value).__name__}.")
+
+
+def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _decode(item, tensors) for key, item in content}
+    items = [_decode(item, tensors) for item in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ from torch import Tensor
 from srgan_lib.degradation import degrade
 from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.images import Pixels
+from srgan_lib.variation import Variation
 
 
 class CropSampler:
@@ -25,7 +26,8 @@ class CropSampler:
         scale: HR pixels a side that make one LR pixel.
         flips: also serve left-right mirrored crops, half of the time.
         quarter_turns: also serve crops turned by 90, 180 and 270 degrees, equally often.
-        seed: seed of the positions.
+        variation: change the HR crops before they are degraded.
+        seed: seed of the positions, and of all other chance.
         device: where the images are kept and the crops are cut.
 
     Raises:
@@ -41,6 +43,7 @@ class CropSampler:
         *,
         flips: bool = False,
         quarter_turns: bool = False,
+        variation: Variation | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -64,7 +67,7 @@ class CropSampler:
                     f"too few for crops of {crop_size} x {crop_size}."
                 )
         self.crop_size, self.scale = crop_size, scale
-        self.flips, self.quarter_turns = flips, quarter_turns
+        self.flips, self.quarter_turns, self.variation = flips, quarter_turns, variation
         self.device = torch.device(device)
         self.channels = channels.pop()
         self.bits = max(image.bits for image in images)
@@ -87,7 +90,17 @@ class CropSampler:
             crop_size), float32 in [0, 1], on the sampler's device.
         """
         hr = self.crop(*self.draw(size))
+        if self.variation is not None:
+            hr = self.variation(hr, self.generator, self.bits)
         return degrade(hr, self.scale, self.bits), hr
+
+    def state(self) -> Tensor:
+        """Return the state of the sampler's chance, uint8."""
+        return self.generator.get_state()
+
+    def load_state(self, state: Tensor) -> None:
+        """Go on with the batch that came after ``state`` was returned by :meth:`state`."""
+        self.generator.set_state(state)
 
     def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw crops: image number, top and left, each int64 (size,), on the CPU."""

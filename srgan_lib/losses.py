@@ -8,8 +8,10 @@ The paper takes L_MSE or L_VGG as its content loss and 0.001 as the adversarial 
 later papers, and this course, sum all three.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,6 +32,11 @@ def content_loss(sr: Tensor, hr: Tensor) -> Tensor:
     return F.mse_loss(sr, hr)
 
 
+PIXEL_LOSSES = {"mse": content_loss, "l1": F.l1_loss}
+"""Losses that stage one can train on: the paper's mean squared error, or the mean absolute error,
+which weighs outliers less and trains to a slightly higher PSNR."""
+
+
 class PerceptualLoss(nn.Module):
     """Mean squared error between VGG features of SR and HR (eq. 5).
 
@@ -38,16 +45,29 @@ class PerceptualLoss(nn.Module):
 
     Args:
         features: a frozen VGG network.
+        layers: layers to compare, up to ``features.layer``, each with the weight of its mean
+            squared error; by default ``features.layer`` alone.
+
+    Raises:
+        ConfigurationError: a layer that the network doesn't have.
     """
 
-    def __init__(self, features: VGGFeatures) -> None:
+    def __init__(self, features: VGGFeatures, layers: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.features = features
+        self.layers = {features.layer: 1.0} if layers is None else dict(layers)
+        features.check_layers(self.layers)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Return a scalar for SR and HR images, both (N, C, H, W) in [0, 1]."""
-        target = self.features(hr.detach())
-        return F.mse_loss(self.features(sr), target) * self.features.rescale**2
+        with torch.no_grad():
+            target = self.features.activations(hr, self.layers)
+        activations = self.features.activations(sr, self.layers)
+        errors = [
+            weight * F.mse_loss(activations[layer].float(), target[layer].float())
+            for layer, weight in self.layers.items()
+        ]
+        return sum(errors) * self.features.rescale**2
 
 
 def adversarial_loss(logits_sr: Tensor) -> Tensor:
@@ -92,6 +112,7 @@ class GeneratorLoss(nn.Module):
 
     Args:
         features: the VGG network of the perceptual loss.
+        layers: see :class:`PerceptualLoss`.
         content_weight: weight of the mean squared error.
         perceptual_weight: weight of the VGG loss.
         adversarial_weight: weight of the adversarial loss.
@@ -104,6 +125,7 @@ class GeneratorLoss(nn.Module):
         self,
         features: VGGFeatures,
         *,
+        layers: Mapping[str, float] | None = None,
         content_weight: float,
         perceptual_weight: float,
         adversarial_weight: float,
@@ -112,7 +134,7 @@ class GeneratorLoss(nn.Module):
         weights = (content_weight, perceptual_weight, adversarial_weight)
         if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
             raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
-        self.perceptual = PerceptualLoss(features)
+        self.perceptual = PerceptualLoss(features, layers)
         self.content_weight, self.perceptual_weight, self.adversarial_weight = weights
 
     def forward(self, sr: Tensor, hr: Tensor, logits_sr: Tensor) -> GeneratorTerms:

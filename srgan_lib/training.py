@@ -1,21 +1,265 @@
 """The two stages of SRGAN's training (Ledig et al. 2017, section 3.2).
 
-Stage one trains the generator alone on the mean squared error. Stage two starts from its result
-and lets generator and discriminator play their game.
+Stage one trains the generator alone on a pixel-wise loss. Stage two starts from its result and
+lets generator and discriminator play their game.
+
+:class:`ContentStage` and :class:`AdversarialStage` know how to take one step, on a CPU, a GPU or
+several; :func:`pretrain` and :func:`train_gan` are the short loops around them that the notebooks
+use, and :mod:`srgan_lib.runs` is the long one, with checkpoints.
 """
 
+import math
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from srgan_lib.averaging import MovingAverage
 from srgan_lib.crops import CropSampler
-from srgan_lib.errors import ConfigurationError, SRGANError
-from srgan_lib.losses import GeneratorLoss, content_loss, discriminator_loss
+from srgan_lib.errors import ConfigurationError, SRGANError, unknown_name
+from srgan_lib.hardware import make_accelerator
+from srgan_lib.losses import PIXEL_LOSSES, GeneratorLoss, discriminator_loss
+
+Schedule = Callable[[int], float]
+"""What the learning rate is multiplied by before step 0, 1, 2, ..."""
 
 _REFRESH = 20  # steps between two looks at the losses, each of which waits for the device
+
+
+def constant(step: int) -> float:
+    """Keep the learning rate."""
+    return 1.0
+
+
+def cosine(steps: int, final: float = 0.01) -> Schedule:
+    """Let the learning rate fall along half a cosine wave, to ``final`` of it after ``steps``."""
+
+    def schedule(step: int) -> float:
+        done = min(step / steps, 1.0)
+        return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
+
+    return schedule
+
+
+class _Player:
+    """A network with its optimiser and schedule, on its device and in its memory layout."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        compiled: bool,
+    ) -> None:
+        network.to(accelerator.device, memory_format=torch.channels_last)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.plain = network.train().requires_grad_(True)
+        self.network = torch.compile(network) if compiled else network
+        if accelerator.num_processes > 1:
+            self.network = accelerator.prepare_model(self.network)
+        adam = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True)
+        self.optimiser = accelerator.prepare_optimizer(adam)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(adam, schedule)
+        self._adam, self._accelerator = adam, accelerator
+
+    def update(self, loss: Tensor) -> None:
+        """Take one step down the gradient of ``loss``."""
+        self.optimiser.zero_grad()
+        self._accelerator.backward(loss)
+        self.optimiser.step()
+        self.schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.plain.state_dict(),
+            "optimiser": self._adam.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.plain.load_state_dict(state["network"])
+        self._adam.load_state_dict(state["optimiser"])
+        for parameter, values in self._adam.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                # Fused Adam walks through memory, so its moments must lie as the weights do.
+                values[name] = torch.empty_like(parameter).copy_(values[name])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+class ContentStage:
+    """Stage one: the generator learns from a pixel-wise loss alone.
+
+    Args:
+        generator: maps LR (N, C, h, w) to SR (N, C, H, W). Trained in place.
+        accelerator: says on what and how precisely; by default float32 on the best device.
+        learning_rate: of Adam; 1e-4 in the paper.
+        schedule: how the learning rate changes, see :func:`constant` and :func:`cosine`.
+        pixel_loss: a name from :data:`srgan_lib.losses.PIXEL_LOSSES`; ``"mse"`` in the paper.
+        average_decay: see :class:`srgan_lib.averaging.MovingAverage`.
+        compiled: let ``torch.compile`` fuse the network's operations.
+
+    Attributes:
+        average: the moving average of the generator.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        *,
+        accelerator: Accelerator | None = None,
+        learning_rate: float = 1e-4,
+        schedule: Schedule = constant,
+        pixel_loss: str = "mse",
+        average_decay: float = 0.99,
+        compiled: bool = False,
+    ) -> None:
+        if pixel_loss not in PIXEL_LOSSES:
+            raise unknown_name("pixel loss", pixel_loss, PIXEL_LOSSES)
+        _check_rate(learning_rate)
+        self.accelerator = accelerator or make_accelerator("no")
+        self.average = MovingAverage(
+            generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
+        )
+        self.generator = _Player(generator, learning_rate, schedule, self.accelerator, compiled)
+        self.pixel_loss = PIXEL_LOSSES[pixel_loss]
+
+    def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch.
+
+        Args:
+            lr: (N, C, h, w) in [0, 1].
+            hr: (N, C, H, W) in [0, 1].
+
+        Returns:
+            The value of ``content``, still on the device.
+        """
+        with self.accelerator.autocast():
+            sr = self.generator.network(lr)
+        loss = self.pixel_loss(sr.float(), hr)
+        self.generator.update(loss)
+        self.average.update(self.generator.plain)
+        return {"content": loss.detach()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on, but for the crops."""
+        return {
+            "generator": self.generator.state_dict(),
+            "average": self.average.state_dict(),
+            "scaler": _scaler_state(self.accelerator),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.generator.load_state_dict(state["generator"])
+        self.average.load_state_dict(state["average"])
+        _load_scaler(self.accelerator, state["scaler"])
+
+
+class AdversarialStage:
+    """Stage two: generator and discriminator learn against each other.
+
+    Each step makes one batch of SR images. The discriminator learns first, from a detached copy,
+    so that its update neither costs nor changes anything in the generator. Then the generator
+    learns from the updated discriminator, whose own weights are frozen meanwhile.
+
+    Args:
+        generator: maps LR (N, C, h, w) to SR (N, C, H, W), best after stage one. Trained in
+            place.
+        discriminator: maps images (N, C, H, W) to logits (N, 1). Trained in place.
+        loss: the generator's weighted loss.
+        accelerator: says on what and how precisely; by default float32 on the best device.
+        learning_rate: of the generator's Adam; 1e-4 in the paper.
+        discriminator_learning_rate: of the discriminator's Adam; the generator's by default.
+        schedule: how both learning rates change.
+        average_decay: see :class:`srgan_lib.averaging.MovingAverage`.
+        compiled: let ``torch.compile`` fuse the networks' operations.
+
+    Attributes:
+        average: the moving average of the generator.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        loss: GeneratorLoss,
+        *,
+        accelerator: Accelerator | None = None,
+        learning_rate: float = 1e-4,
+        discriminator_learning_rate: float | None = None,
+        schedule: Schedule = constant,
+        average_decay: float = 0.99,
+        compiled: bool = False,
+    ) -> None:
+        if discriminator_learning_rate is None:
+            discriminator_learning_rate = learning_rate
+        _check_rate(learning_rate)
+        _check_rate(discriminator_learning_rate)
+        self.accelerator = accelerator or make_accelerator("no")
+        self.average = MovingAverage(
+            generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
+        )
+        how = (schedule, self.accelerator, compiled)
+        self.generator = _Player(generator, learning_rate, *how)
+        self.discriminator = _Player(discriminator, discriminator_learning_rate, *how)
+        self.loss = loss.to(self.accelerator.device)
+
+    def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch.
+
+        Args:
+            lr: (N, C, h, w) in [0, 1].
+            hr: (N, C, H, W) in [0, 1].
+
+        Returns:
+            ``total``, ``content``, ``perceptual``, ``adversarial`` and ``discriminator``, and
+            the mean probabilities that the discriminator gave to HR and to SR images, ``d_hr``
+            and ``d_sr``; all still on the device.
+        """
+        judge = self.discriminator.plain
+        with self.accelerator.autocast():
+            sr = self.generator.network(lr)
+            logits_hr = self.discriminator.network(hr).float()
+            logits_sr = self.discriminator.network(sr.detach()).float()
+        d_loss = discriminator_loss(logits_hr, logits_sr)
+        self.discriminator.update(d_loss)
+
+        judge.requires_grad_(False)
+        with self.accelerator.autocast():
+            terms = self.loss(sr.float(), hr, judge(sr).float())
+        self.generator.update(terms.total)
+        judge.requires_grad_(True)
+
+        self.average.update(self.generator.plain)
+        return {
+            **{name: value.detach() for name, value in terms._asdict().items()},
+            "discriminator": d_loss.detach(),
+            "d_hr": logits_hr.detach().sigmoid().mean(),
+            "d_sr": logits_sr.detach().sigmoid().mean(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on, but for the crops."""
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "average": self.average.state_dict(),
+            "scaler": _scaler_state(self.accelerator),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        self.average.load_state_dict(state["average"])
+        _load_scaler(self.accelerator, state["scaler"])
 
 
 @dataclass
@@ -48,11 +292,11 @@ def pretrain(
     learning_rate: float = 1e-4,
     progress: bool = True,
 ) -> History:
-    """Stage one: train a generator on the mean squared error, in place.
+    """Stage one: train a generator on the mean squared error, in place, in float32.
 
     Args:
-        generator: maps LR (N, C, h, w) to SR (N, C, H, W); on the sampler's device.
-        sampler: serves LR and HR crops.
+        generator: maps LR (N, C, h, w) to SR (N, C, H, W).
+        sampler: serves LR and HR crops, on the device to train on.
         steps: number of updates.
         batch_size: crops a step; 16 in the paper.
         learning_rate: of Adam; 1e-4 in the paper.
@@ -65,17 +309,12 @@ def pretrain(
         ConfigurationError: an impossible number.
         SRGANError: the loss is no longer finite.
     """
-    _check(steps, batch_size, learning_rate)
-    optimiser = torch.optim.Adam(generator.parameters(), lr=learning_rate)
+    _check(steps, batch_size)
+    accelerator = make_accelerator("no", sampler.device)
+    stage = ContentStage(generator, accelerator=accelerator, learning_rate=learning_rate)
     log = _Log(steps, "stage one", progress)
-    generator.to(memory_format=torch.channels_last).train()
     for _ in range(steps):
-        lr, hr = sampler.batch(batch_size)
-        loss = content_loss(generator(lr), hr)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        log.add(content=loss)
+        log.add(stage.step(*sampler.batch(batch_size)))
     return log.close()
 
 
@@ -91,16 +330,12 @@ def train_gan(
     discriminator_learning_rate: float | None = None,
     progress: bool = True,
 ) -> History:
-    """Stage two: train generator and discriminator against each other, in place.
-
-    Each step makes one batch of SR images. The discriminator learns first, from a detached copy,
-    so that its update neither costs nor changes anything in the generator. Then the generator
-    learns from the updated discriminator, whose own weights are frozen meanwhile.
+    """Stage two: train generator and discriminator against each other, in place, in float32.
 
     Args:
         generator: maps LR (N, C, h, w) to SR (N, C, H, W), best after stage one.
         discriminator: maps images (N, C, H, W) to logits (N, 1).
-        sampler: serves LR and HR crops, on the networks' device.
+        sampler: serves LR and HR crops, on the device to train on.
         loss: the generator's weighted loss.
         steps: number of updates of each network.
         batch_size: crops a step; 16 in the paper.
@@ -109,47 +344,24 @@ def train_gan(
         progress: show a progress bar.
 
     Returns:
-        The history of ``total``, ``content``, ``perceptual``, ``adversarial``,
-        ``discriminator``, and of the mean probabilities that the discriminator gave to HR and
-        to SR images, ``d_hr`` and ``d_sr``.
+        The history of what :meth:`AdversarialStage.step` returns.
 
     Raises:
         ConfigurationError: an impossible number.
         SRGANError: a loss is no longer finite.
     """
-    _check(steps, batch_size, learning_rate)
-    if discriminator_learning_rate is None:
-        discriminator_learning_rate = learning_rate
-    _check(steps, batch_size, discriminator_learning_rate)
-    g_optimiser = torch.optim.Adam(generator.parameters(), lr=learning_rate)
-    d_optimiser = torch.optim.Adam(discriminator.parameters(), lr=discriminator_learning_rate)
+    _check(steps, batch_size)
+    stage = AdversarialStage(
+        generator,
+        discriminator,
+        loss,
+        accelerator=make_accelerator("no", sampler.device),
+        learning_rate=learning_rate,
+        discriminator_learning_rate=discriminator_learning_rate,
+    )
     log = _Log(steps, "stage two", progress)
-    generator.to(memory_format=torch.channels_last).train()
-    discriminator.to(memory_format=torch.channels_last).train()
-    discriminator.requires_grad_(True)  # an interrupted run may have left it frozen
     for _ in range(steps):
-        lr, hr = sampler.batch(batch_size)
-        sr = generator(lr)
-
-        logits_hr, logits_sr = discriminator(hr), discriminator(sr.detach())
-        d_loss = discriminator_loss(logits_hr, logits_sr)
-        d_optimiser.zero_grad()
-        d_loss.backward()
-        d_optimiser.step()
-
-        discriminator.requires_grad_(False)
-        terms = loss(sr, hr, discriminator(sr))
-        g_optimiser.zero_grad()
-        terms.total.backward()
-        g_optimiser.step()
-        discriminator.requires_grad_(True)
-
-        log.add(
-            **terms._asdict(),
-            discriminator=d_loss,
-            d_hr=logits_hr.sigmoid().mean(),
-            d_sr=logits_sr.sigmoid().mean(),
-        )
+        log.add(stage.step(*sampler.batch(batch_size)))
     return log.close()
 
 
@@ -161,9 +373,9 @@ class _Log:
         self.history = History()
         self.bar = tqdm(total=steps, desc=name, unit="step", disable=not progress)
 
-    def add(self, **losses: Tensor) -> None:
+    def add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
-            self.waiting[name].append(value.detach())
+            self.waiting[name].append(value)
         if len(next(iter(self.waiting.values()))) == _REFRESH:
             self._fetch()
 
@@ -174,7 +386,7 @@ class _Log:
         self.waiting.clear()
         latest = {name: values[-1] for name, values in self.history.losses.items()}
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in latest.items()})
-        broken = [name for name, value in latest.items() if not _finite(value)]
+        broken = [name for name, value in latest.items() if not math.isfinite(value)]
         if broken:
             self.bar.close()
             raise SRGANError(
@@ -189,14 +401,23 @@ class _Log:
         return self.history
 
 
-def _finite(value: float) -> bool:
-    return value - value == 0
+def _scaler_state(accelerator: Accelerator) -> dict[str, Any]:
+    """Return the state of float16's loss scaler, empty for other precisions."""
+    return {} if accelerator.scaler is None else accelerator.scaler.state_dict()
 
 
-def _check(steps: int, batch_size: int, learning_rate: float) -> None:
+def _load_scaler(accelerator: Accelerator, state: dict[str, Any]) -> None:
+    if accelerator.scaler is not None and state:
+        accelerator.scaler.load_state_dict(state)
+
+
+def _check(steps: int, batch_size: int) -> None:
     if steps < 1 or batch_size < 1:
         raise ConfigurationError(
             f"steps ({steps}) and batch_size ({batch_size}) must be at least 1."
         )
+
+
+def _check_rate(learning_rate: float) -> None:
     if not 0 < learning_rate < 1:
         raise ConfigurationError(f"A learning rate lies between 0 and 1, not at {learning_rate}.")

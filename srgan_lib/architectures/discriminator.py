@@ -23,6 +23,9 @@ class Discriminator(nn.Module):
         width: channels of the first convolution; 64 in the paper. All others follow from it.
         grid: side of the feature map that the dense layer sees.
 
+    Attributes:
+        arguments: what this network was made with; saved along with its weights.
+
     Raises:
         ConfigurationError: an impossible value.
     """
@@ -34,6 +37,7 @@ class Discriminator(nn.Module):
         if width < 1 or grid < 1:
             raise ConfigurationError(f"width ({width}) and grid ({grid}) must be positive.")
         self.channels = channels
+        self.arguments = {"channels": channels, "width": width, "grid": grid}
         layers: list[nn.Module] = [
             nn.Conv2d(channels, width, 3, padding=1),
             nn.LeakyReLU(0.2),

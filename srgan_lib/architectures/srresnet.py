@@ -1,5 +1,6 @@
 """SRResNet, the generator of SRGAN (Ledig et al. 2017, section 2.1.1 and figure 4)."""
 
+import torch
 from torch import Tensor, nn
 
 from srgan_lib.architectures.interpolation import Interpolation
@@ -33,7 +34,10 @@ class SubPixelStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn (N, width, H, W) into (N, width, 2 H, 2 W)."""
-        return self.body(x)
+        convolution, shuffle, activation = self.body
+        x = shuffle(convolution(x))
+        # On some devices the shuffle returns channels-first memory, slow for what follows.
+        return activation(x.contiguous(memory_format=torch.channels_last))
 
 
 class SRResNet(nn.Module):
@@ -58,6 +62,9 @@ class SRResNet(nn.Module):
         batch_norm: normalise in the residual blocks and after them, as the paper does.
         bicubic_skip: add the bicubic image to the output; the last convolution starts at zero.
         end_kernel: side of the first and the last convolution, odd; 9 in the paper.
+
+    Attributes:
+        arguments: what this network was made with; saved along with its weights.
 
     Raises:
         ConfigurationError: an impossible value.
@@ -84,6 +91,15 @@ class SRResNet(nn.Module):
         if end_kernel < 1 or end_kernel % 2 == 0:
             raise ConfigurationError(f"end_kernel must be odd, not {end_kernel}.")
         self.channels, self.scale = channels, scale
+        self.arguments = {
+            "channels": channels,
+            "scale": scale,
+            "blocks": blocks,
+            "width": width,
+            "batch_norm": batch_norm,
+            "bicubic_skip": bicubic_skip,
+            "end_kernel": end_kernel,
+        }
         padding = end_kernel // 2
         self.head = nn.Sequential(
             nn.Conv2d(channels, width, end_kernel, padding=padding), nn.PReLU()

@@ -1,6 +1,8 @@
 """VGG features, the eyes of the perceptual loss (Simonyan & Zisserman 2014)."""
 
 import os
+from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 
@@ -96,17 +98,50 @@ class VGGFeatures(nn.Module):
         512 and 16. The features are not rescaled. Under float16 autocast they are computed in
         float32, since the original weights' activations overflow float16.
         """
+        return self.activations(image, (self.layer,))[self.layer]
+
+    def activations(self, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """Return the activations of several layers, none deeper than :attr:`layer`.
+
+        Args:
+            image: (N, 1 or 3, H, W) in [0, 1].
+            layers: names of layers.
+
+        Raises:
+            ConfigurationError: a layer that is unknown or deeper than :attr:`layer`.
+            ImageError: another shape.
+        """
         if image.ndim != 4:
             raise ImageError(f"VGG takes (N, C, H, W), not {tuple(image.shape)}.")
+        wanted = self.check_layers(layers)
         x = (to_channels(image, 3) - self.mean) / self.std
         device = image.device.type
         half = torch.is_autocast_enabled(device) and (
             torch.get_autocast_dtype(device) == torch.float16
         )
-        if not half:
-            return self.layers(x)
-        with torch.autocast(device, enabled=False):
-            return self.layers(x.float())
+        found = {}
+        with torch.autocast(device, enabled=False) if half else nullcontext():
+            x = x.float() if half else x
+            for number, layer in enumerate(self.layers):
+                x = layer(x)
+                if number in wanted:
+                    found[wanted[number]] = x
+        return found
+
+    def check_layers(self, layers: Iterable[str]) -> dict[int, str]:
+        """Return layers by their place in the network.
+
+        Raises:
+            ConfigurationError: a layer that is unknown or deeper than :attr:`layer`.
+        """
+        names = layer_names(self.network)
+        known = names[: names.index(self.layer) + 1]
+        places = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.ReLU)]
+        at = dict(zip(known, places, strict=True))
+        for layer in layers:
+            if layer not in at:
+                raise unknown_name(f"layer of {self.network} up to {self.layer}", layer, known)
+        return {at[layer]: layer for layer in layers}
 
     def extra_repr(self) -> str:
         return f"{self.network}, {self.layer}"

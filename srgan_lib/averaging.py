@@ -1,0 +1,54 @@
+"""A moving average of a network's weights, which is what gets evaluated and saved."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage:
+    """Follow a network's weights with an exponential moving average.
+
+    The weights of a generator that plays against a discriminator never come to rest; their
+    average does. Batch norm's running statistics are averaged along with the weights, since they
+    belong to them. Early on the average forgets faster, so that it leaves its start behind.
+
+    Args:
+        network: the network to follow.
+        decay: share of the average that a step keeps, at most; from 0 up to, not including, 1.
+
+    Attributes:
+        network: a copy of the network, in evaluation mode, that holds the average.
+        steps: number of updates so far.
+    """
+
+    def __init__(self, network: nn.Module, decay: float = 0.99) -> None:
+        self.decay, self.steps = decay, 0
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take one step towards the network's present weights."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        average, present = _values(self.network), _values(network)
+        floating = [i for i, value in enumerate(average) if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [average[i] for i in floating], [present[i] for i in floating], 1 - decay
+        )
+        for i in set(range(len(average))) - set(floating):
+            average[i].copy_(present[i])  # batch norm counts its batches in an integer
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and the number of steps."""
+        return {"network": self.network.state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.steps = state["steps"]
+
+
+def _values(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]

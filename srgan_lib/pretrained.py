@@ -1,0 +1,72 @@
+"""The networks that come with this package, and any others that were saved by it."""
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from srgan_lib.architectures.discriminator import Discriminator
+from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib.checkpoints import load_weights
+from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
+
+PRETRAINED = ("srresnet", "srresnet_paper", "srgan", "srgan_discriminator")
+"""Names of the weights inside this package. ``recipes/`` holds a recipe for each generator."""
+
+_NETWORKS = {"SRResNet": SRResNet, "Discriminator": Discriminator}
+
+
+def load_network(name: str | os.PathLike) -> nn.Module:
+    """Build a network and load its weights; no network connection is needed.
+
+    Args:
+        name: a name from :data:`PRETRAINED`, or a ``.safetensors`` file that
+            :func:`srgan_lib.checkpoints.save_weights` wrote.
+
+    Returns:
+        The network in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        ConfigurationError: an unknown name.
+        WeightsError: a file that is missing or damaged, or doesn't say what it is for.
+    """
+    path = weights_path(name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {error}.") from error
+    if header.get("network") not in _NETWORKS or "arguments" not in header:
+        raise WeightsError(
+            f"{path} doesn't say which network it is for. Build the network yourself and use "
+            "srgan_lib.checkpoints.load_weights."
+        )
+    try:
+        network = _NETWORKS[header["network"]](**json.loads(header["arguments"]))
+    except (ValueError, TypeError, ConfigurationError) as error:
+        raise WeightsError(f"{path} asks for an impossible network: {error}") from error
+    load_weights(network, path)
+    return network.eval()
+
+
+def weights_path(name: str | os.PathLike) -> Path:
+    """Return the file of weights that are named, or given by their path.
+
+    Args:
+        name: a name from :data:`PRETRAINED`, or a ``.safetensors`` file.
+
+    Raises:
+        ConfigurationError: an unknown name.
+        WeightsError: a file that isn't there.
+    """
+    if str(name) in PRETRAINED:
+        return Path(str(files("srgan_lib") / "weights" / f"{name}.safetensors"))
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        raise unknown_name("weights", str(name), PRETRAINED)
+    if not path.is_file():
+        raise WeightsError(f"There are no weights in {path}.")
+    return path

@@ -1,0 +1,209 @@
+"""Recipes: what a training run depends on, as a small YAML file that is checked when read."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from srgan_lib.errors import ConfigurationError, unknown_name
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VariationPart(_Part):
+    """See :class:`srgan_lib.variation.Variation`; noise is in levels of an 8-bit image here."""
+
+    blur: Annotated[float, Field(ge=0.3, le=2)] = 1.5
+    contrast: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.4, 1.3)
+    noise: Annotated[float, Field(ge=0, le=255)] = 6.0
+
+
+class DataPart(_Part):
+    """The images, and how crops are made of them."""
+
+    name: str = "covid19-hannover"
+    channels: Literal[1, 3] = 1
+    width: Positive | None = None
+    validation: Literal["validation", "test"] = "validation"
+    crop_size: Positive = 96
+    flips: bool = True
+    quarter_turns: bool = False
+    smaller: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    variation: VariationPart | None = None
+
+
+class GeneratorPart(_Part):
+    """See :class:`srgan_lib.architectures.srresnet.SRResNet`."""
+
+    scale: Literal[2, 4, 8] = 4
+    blocks: Positive = 16
+    width: Positive = 64
+    batch_norm: bool = True
+    bicubic_skip: bool = False
+    end_kernel: Positive = 9
+
+
+class DiscriminatorPart(_Part):
+    """See :class:`srgan_lib.architectures.discriminator.Discriminator`."""
+
+    width: Positive = 64
+    grid: Positive = 6
+
+
+class LossPart(_Part):
+    """See :class:`srgan_lib.losses.GeneratorLoss`: VGG layers with the weight of each."""
+
+    network: Literal["vgg16", "vgg19"] = "vgg19"
+    weights: str = "imagenet"
+    layers: dict[str, Weight] = {"relu5_4": 1.0}
+    content_weight: Weight = 1.0
+    perceptual_weight: Weight = 1.0
+    adversarial_weight: Weight = 1e-3
+
+
+class Recipe(_Part):
+    """All that a training run depends on, but for the machine.
+
+    Attributes:
+        stage: ``"content"`` (one) or ``"adversarial"`` (two).
+        data: the images and their crops.
+        generator: the generator's form.
+        discriminator: the discriminator's form; stage two only.
+        loss: the generator's loss; stage two only.
+        start_from: weights to start from: a name of
+            :data:`srgan_lib.pretrained.PRETRAINED`, or a safetensors file.
+        epochs: number of epochs.
+        crops_per_epoch: crops that make an epoch, a multiple of ``batch_size``.
+        batch_size: crops a step, over all processes together.
+        learning_rate: of the generator's Adam.
+        discriminator_learning_rate: of the discriminator's Adam; the generator's by default.
+        schedule: ``"cosine"`` falls to 1 % over the run; ``"constant"`` stays.
+        pixel_loss: ``"mse"`` or ``"l1"``; stage one only.
+        average_decay: of the moving average of the generator's weights.
+        precision: a name from :data:`srgan_lib.hardware.PRECISIONS`.
+        compile: let ``torch.compile`` fuse operations.
+        seed: of the weights and the crops.
+    """
+
+    stage: Literal["content", "adversarial"]
+    data: DataPart = DataPart()
+    generator: GeneratorPart = GeneratorPart()
+    discriminator: DiscriminatorPart | None = None
+    loss: LossPart | None = None
+    start_from: str | None = None
+    epochs: Positive = 40
+    crops_per_epoch: Positive
+    batch_size: Positive = 16
+    learning_rate: Rate = 1e-4
+    discriminator_learning_rate: Rate | None = None
+    schedule: Literal["constant", "cosine"] = "constant"
+    pixel_loss: Literal["mse", "l1"] | None = None
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
+    compile: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in an epoch."""
+        return self.crops_per_epoch // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Number of steps in the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Recipe":
+        if self.crops_per_epoch % self.batch_size:
+            raise ValueError(
+                f"crops_per_epoch ({self.crops_per_epoch}) must be a multiple of batch_size "
+                f"({self.batch_size})"
+            )
+        if self.data.crop_size % self.generator.scale:
+            raise ValueError(
+                f"data.crop_size ({self.data.crop_size}) must be a multiple of generator.scale "
+                f"({self.generator.scale})"
+            )
+        if self.generator.end_kernel % 2 == 0:
+            raise ValueError(f"generator.end_kernel ({self.generator.end_kernel}) must be odd")
+        if self.stage == "content":
+            for name in ("discriminator", "loss", "discriminator_learning_rate"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} has no use in the content stage; remove it")
+        else:
+            if self.pixel_loss is not None:
+                raise ValueError("pixel_loss has no use in the adversarial stage; remove it")
+            for name in ("discriminator", "loss"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"the adversarial stage needs the part {name}")
+            if self.data.crop_size < 32:
+                raise ValueError("the discriminator needs a data.crop_size of 32 or more")
+        return self
+
+
+def read_recipe(path: str | os.PathLike) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        ConfigurationError: a file that is missing or no YAML, an unknown key (the message names
+            the nearest one), an impossible value, or parts that don't fit together.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"Could not read the recipe {path}: {reason}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"The recipe {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"The recipe {path} holds no keys with values.")
+    return check_recipe(content, f"The recipe {path}")
+
+
+def check_recipe(content: dict[str, Any], what: str = "The recipe") -> Recipe:
+    """Turn plain dictionaries into a recipe.
+
+    Raises:
+        ConfigurationError: see :func:`read_recipe`.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _keys_at(first["loc"][:-1])
+            unknown = unknown_name("key", str(first["loc"][-1]), known)
+            raise ConfigurationError(f"{what}, at {place}: {unknown}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        given = f", not {first['input']!r}" if place and first["type"] != "missing" else ""
+        at = f", at {place}" if place else ""
+        raise ConfigurationError(f"{what}{at}: {message}{given}.") from error
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML, with all its defaults filled in."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _keys_at(place: tuple[Any, ...]) -> list[str]:
+    """Return the keys that the part of a recipe at this place knows."""
+    parts = {
+        "data": DataPart,
+        "variation": VariationPart,
+        "generator": GeneratorPart,
+        "discriminator": DiscriminatorPart,
+        "loss": LossPart,
+    }
+    part = parts[place[-1]] if place else Recipe
+    return list(part.model_fields)

@@ -1,0 +1,519 @@
+"""Training runs: a recipe, a folder, and work that survives being interrupted.
+
+A run folder holds all that a run was made of and all that it made:
+
+- ``recipe.yaml``: the recipe with all defaults; ``environment.json``: hardware and versions;
+- ``checkpoints/``: the last two states of the run, and ``best.safetensors``, the best epoch's;
+- ``metrics.jsonl``: a line for each epoch; ``tensorboard/``: the same for TensorBoard;
+- ``samples/``: the fixed validation crops after each epoch;
+- ``generator.safetensors`` and, in stage two, ``discriminator.safetensors``: the weights after
+  the last epoch, the generator's averaged.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from srgan_lib.architectures.discriminator import Discriminator
+from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.checkpoints import load_state, load_weights, save_state, save_weights
+from srgan_lib.crops import CropSampler
+from srgan_lib.datasets import open_dataset
+from srgan_lib.degradation import crop_to_multiple, degrade, quantise
+from srgan_lib.errors import ConfigurationError, SRGANError, WeightsError
+from srgan_lib.evaluation import evaluate, super_resolve
+from srgan_lib.files import write_atomically
+from srgan_lib.hardware import describe_hardware, make_accelerator
+from srgan_lib.images import write_image
+from srgan_lib.losses import GeneratorLoss
+from srgan_lib.pretrained import weights_path
+from srgan_lib.recipes import Recipe, read_recipe, write_recipe
+from srgan_lib.training import AdversarialStage, ContentStage, constant, cosine
+from srgan_lib.variation import Variation, with_smaller
+
+_LOOK_EVERY = 20  # steps between two looks at the losses, each of which waits for the device
+_KEPT = 2  # checkpoints
+_VALIDATION_SIDE = 256  # of the crop of each validation image that is measured, in pixels
+_SAMPLES = 4  # validation crops that are drawn
+_WON = 0.01  # a discriminator whose loss stays below this leaves nothing to learn from
+
+
+def train(
+    recipe: Recipe,
+    folder: str | os.PathLike,
+    *,
+    time_budget: float | None = None,
+    checkpoint_every: float = 300,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> bool:
+    """Train by a recipe, or go on with a run that was interrupted.
+
+    Called again with the same folder, it continues from the last whole checkpoint; on a CPU to
+    the same bits as if it had never stopped. SIGTERM and Ctrl-C save before they end the run.
+
+    Args:
+        recipe: what to train, see :func:`srgan_lib.recipes.read_recipe`.
+        folder: the run folder; made if it isn't there.
+        time_budget: seconds after which to save and stop, or None.
+        checkpoint_every: seconds between two checkpoints; each epoch ends with one, too.
+        device: what to train on, or None for the best that there is.
+        progress: show progress bars.
+
+    Returns:
+        Whether the run is finished.
+
+    Raises:
+        ConfigurationError: the folder holds a run of another recipe, or is in use.
+        DatasetError: missing images, or no validation image.
+        SRGANError: a loss that is no longer finite, a discriminator that has won, a GPU out of
+            memory, a file that can't be written. The last checkpoint is whole in each case.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after saving.
+    """
+    device = None if device is None else torch.device(device)
+    accelerator = make_accelerator(recipe.precision, device)
+    folder = Path(folder)
+    with _claimed(folder, recipe, accelerator), _stop_signals() as stop:
+        run = _Run(recipe, folder, accelerator, progress)
+        try:
+            return run.go(stop, time_budget, checkpoint_every)
+        except torch.OutOfMemoryError as error:
+            share = max(recipe.batch_size // 2, 1)
+            raise SRGANError(
+                f"The GPU is out of memory with batch_size {recipe.batch_size}. Try batch_size: "
+                f"{share} in the recipe, or close other programs that use the GPU."
+            ) from error
+        finally:
+            run.close()
+
+
+def build_generator(recipe: Recipe) -> SRResNet:
+    """Return the recipe's generator with its starting weights."""
+    generator = SRResNet(recipe.data.channels, **recipe.generator.model_dump())
+    if recipe.start_from is not None:
+        load_weights(generator, weights_path(recipe.start_from))
+    return generator
+
+
+def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | AdversarialStage:
+    """Return the recipe's stage with its networks, seeded.
+
+    Raises:
+        ConfigurationError: a network or a VGG layer that doesn't exist.
+        WeightsError: starting weights or VGG weights that are missing or don't fit.
+    """
+    torch.manual_seed(recipe.seed)
+    schedule = cosine(recipe.steps) if recipe.schedule == "cosine" else constant
+    common: dict[str, Any] = {
+        "accelerator": accelerator,
+        "learning_rate": recipe.learning_rate,
+        "schedule": schedule,
+        "average_decay": recipe.average_decay,
+        "compiled": recipe.compile,
+    }
+    generator = build_generator(recipe)
+    if recipe.stage == "content":
+        return ContentStage(generator, pixel_loss=recipe.pixel_loss or "mse", **common)
+    assert recipe.discriminator is not None and recipe.loss is not None  # the recipe was checked
+    discriminator = Discriminator(recipe.data.channels, **recipe.discriminator.model_dump())
+    part = recipe.loss
+    loss = GeneratorLoss(
+        VGGFeatures(list(part.layers)[-1], part.network, part.weights),
+        layers=part.layers,
+        content_weight=part.content_weight,
+        perceptual_weight=part.perceptual_weight,
+        adversarial_weight=part.adversarial_weight,
+    )
+    return AdversarialStage(
+        generator,
+        discriminator,
+        loss,
+        discriminator_learning_rate=recipe.discriminator_learning_rate,
+        **common,
+    )
+
+
+def build_sampler(recipe: Recipe, device: torch.device, progress: bool = False) -> CropSampler:
+    """Return the sampler of the recipe's training crops."""
+    data = recipe.data
+    dataset = open_dataset(data.name, "train", channels=data.channels, width=data.width)
+    images = with_smaller(dataset.pixels(progress=progress), data.smaller)
+    images = [image for image in images if min(image.values.shape[1:]) >= data.crop_size]
+    variation = None
+    if data.variation is not None:
+        part = data.variation
+        variation = Variation(part.blur, part.contrast, part.noise / 255)
+    return CropSampler(
+        images,
+        data.crop_size,
+        recipe.generator.scale,
+        flips=data.flips,
+        quarter_turns=data.quarter_turns,
+        variation=variation,
+        seed=recipe.seed,
+        device=device,
+    )
+
+
+def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the epochs of a run folder's ``metrics.jsonl``, oldest first.
+
+    Raises:
+        SRGANError: there is none.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SRGANError(f"Could not read {path}: {error.strerror}.") from error
+    return [json.loads(line) for line in lines]
+
+
+class _Run:
+    """One process's part in a run."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, accelerator: Accelerator, progress: bool
+    ) -> None:
+        self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
+        self.main = accelerator.is_main_process
+        self.progress = progress and self.main
+        world = accelerator.num_processes
+        if recipe.batch_size % world:
+            raise ConfigurationError(
+                f"batch_size ({recipe.batch_size}) must be a multiple of the number of "
+                f"processes ({world})."
+            )
+        size = recipe.batch_size // world
+        self.share = slice(accelerator.process_index * size, (1 + accelerator.process_index) * size)
+        self.validation = _validation_crops(recipe)
+        self.sampler = build_sampler(recipe, accelerator.device, self.progress)
+        self.stage = build_stage(recipe, accelerator)
+        self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
+        self.best = -math.inf
+        self.sums: dict[str, Tensor] = {}
+        self.weak_looks = 0
+        self.board: Any = None
+        self._resume()
+
+    def go(self, stop: list[int], time_budget: float | None, checkpoint_every: float) -> bool:
+        """Train until the run is finished, time is up or a signal came."""
+        started = saved = ticked = time.monotonic()
+        steps = self.recipe.steps_per_epoch
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.epoch * steps + self.step_in_epoch,
+            desc=f"stage {'one' if self.recipe.stage == 'content' else 'two'}",
+            unit="step",
+            disable=not self.progress,
+        )
+        with bar:
+            while self.epoch < self.recipe.epochs:
+                self._step()
+                now = time.monotonic()
+                self.seconds, ticked = self.seconds + now - ticked, now
+                bar.update()
+                if self.step_in_epoch % _LOOK_EVERY == 0 or self.step_in_epoch == steps:
+                    self._look(bar)
+                if self.step_in_epoch == steps:
+                    self._end_epoch()
+                    saved = time.monotonic()
+                    self.seconds, ticked = self.seconds + saved - ticked, saved
+                out_of_time = time_budget is not None and now - started >= time_budget
+                halt = self._agree(bool(stop) or out_of_time)
+                if self.step_in_epoch and (halt or self._agree(now - saved >= checkpoint_every)):
+                    self._save()
+                    saved = time.monotonic()
+                if stop:
+                    raise KeyboardInterrupt(f"stopped by signal {stop[0]}, after saving")
+                if halt:
+                    break
+        return self.epoch == self.recipe.epochs
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def _step(self) -> None:
+        lr, hr = self.sampler.batch(self.recipe.batch_size)
+        losses = self.stage.step(lr[self.share], hr[self.share])
+        for name, value in losses.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.step_in_epoch += 1
+
+    def _look(self, bar: tqdm) -> None:
+        """Show the losses, and stop a run that can't come to anything."""
+        means = {name: float(total) / self.step_in_epoch for name, total in self.sums.items()}
+        bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
+        where = f"in epoch {self.epoch + 1}, by step {self.step_in_epoch}"
+        broken = next((name for name, value in means.items() if not math.isfinite(value)), None)
+        if broken is not None:
+            raise SRGANError(
+                f"The {broken} loss is no longer finite {where}. The last checkpoint is from "
+                "before. Lower learning_rate, or take precision: bf16 or no; if it happens "
+                "again, look for NaN in the images."
+            )
+        if "discriminator" in means:
+            self.weak_looks = self.weak_looks + 1 if means["discriminator"] < _WON else 0
+            if self.weak_looks == 10:
+                raise SRGANError(
+                    f"The discriminator has won {where}: its loss stayed below {_WON}, so the "
+                    "generator has nothing to learn from. Lower "
+                    "discriminator_learning_rate or discriminator.width, or start from a "
+                    "generator that was trained for longer."
+                )
+
+    def _end_epoch(self) -> None:
+        means = {name: float(total) / self.step_in_epoch for name, total in self.sums.items()}
+        learning_rate = self.stage.generator.schedule.get_last_lr()[0]
+        self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, {}
+        if self.main:
+            measured = self._validate()
+            line = {
+                "epoch": self.epoch,
+                "step": self.epoch * self.recipe.steps_per_epoch,
+                "learning_rate": learning_rate,
+                "losses": means,
+                "validation": measured,
+                "seconds": round(self.seconds, 1),
+            }
+            path = self.folder / "metrics.jsonl"
+            lines = path.read_text(encoding="utf-8") if path.exists() else ""
+            write_atomically(path, (lines + json.dumps(line) + "\n").encode())
+            self._write_board(line)
+            score = measured["psnr"]
+            if self.recipe.stage == "adversarial":
+                score = -measured["feature_distance"]
+            if score > self.best:
+                self.best = score
+                self._write_state(self.folder / "checkpoints" / "best.safetensors")
+            if self.epoch == self.recipe.epochs:
+                save_weights(self.stage.average.network, self.folder / "generator.safetensors")
+                if isinstance(self.stage, AdversarialStage):
+                    save_weights(
+                        self.stage.discriminator.plain, self.folder / "discriminator.safetensors"
+                    )
+        self._save()
+
+    def _validate(self) -> dict[str, float]:
+        """Measure the averaged generator on the validation crops, and draw some of them."""
+        scale = self.recipe.generator.scale
+        generator = self.stage.average.network
+        features = VGGFeatures("relu3_3").to(self.accelerator.device)
+        crops = [crop.to(self.accelerator.device) for crop in self.validation]
+        result = evaluate({"sr": generator}, crops, features, scale=scale, progress=False)[0]
+        drawn = [super_resolve(generator, degrade(crop, scale)) for crop in crops[:_SAMPLES]]
+        write_image(self.folder / "samples" / f"epoch-{self.epoch:03d}.png", _side_by_side(drawn))
+        return {measure: result.mean(measure) for measure in result.values}
+
+    def _write_board(self, line: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        if self.board is None:
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=line["epoch"])
+        for part in ("losses", "validation"):
+            for name, value in line[part].items():
+                self.board.add_scalar(f"{part}/{name}", value, line["epoch"])
+        self.board.add_scalar("learning_rate", line["learning_rate"], line["epoch"])
+        self.board.flush()
+
+    def _agree(self, here: bool) -> bool:
+        """Return whether any process says yes."""
+        if self.accelerator.num_processes == 1:
+            return here
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "seconds": self.seconds,
+            "best": self.best,
+            "sums": self.sums,
+            "stage": self.stage.state_dict(),
+            "sampler": self.sampler.state(),
+            "random": torch.get_rng_state(),
+        }
+
+    def _write_state(self, path: Path) -> None:
+        save_state(self._state(), path)
+
+    def _save(self) -> None:
+        """Write a checkpoint, and only then remove all but the newest ones."""
+        if self.main:
+            folder = self.folder / "checkpoints"
+            self._write_state(folder / f"{self.epoch:04d}-{self.step_in_epoch:06d}.safetensors")
+            for old in _checkpoints(self.folder)[:-_KEPT]:
+                old.unlink()
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        """Go back to the newest checkpoint that is whole."""
+        found = _checkpoints(self.folder)
+        for path in reversed(found):
+            try:
+                state = load_state(path)
+            except WeightsError as error:
+                if self.main:
+                    print(f"{error} The checkpoint before it is used instead.")
+                continue
+            self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+            self.seconds, self.best = state["seconds"], state["best"]
+            device = self.accelerator.device
+            self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+            self.stage.load_state_dict(state["stage"])
+            self.sampler.load_state(state["sampler"])
+            torch.set_rng_state(state["random"])
+            break
+        else:
+            if found:
+                raise WeightsError(
+                    f"No checkpoint in {self.folder} is whole. Delete the folder to start anew, "
+                    "or train into another one."
+                )
+        if self.main:
+            self._forget_later_epochs()
+            self._write_references()
+
+    def _forget_later_epochs(self) -> None:
+        """Remove what was logged after the checkpoint that the run goes on from."""
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in read_metrics(self.folder) if line["epoch"] <= self.epoch]
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            write_atomically(path, text.encode())
+
+    def _write_references(self) -> None:
+        """Draw the sample crops as HR and as bicubic interpolation."""
+        scale = self.recipe.generator.scale
+        bicubic = Interpolation("bicubic", scale)
+        crops = self.validation[:_SAMPLES]
+        interpolated = [super_resolve(bicubic, degrade(crop, scale)) for crop in crops]
+        write_image(self.folder / "samples" / "hr.png", _side_by_side(crops))
+        write_image(self.folder / "samples" / "bicubic.png", _side_by_side(interpolated))
+
+
+def _validation_crops(recipe: Recipe) -> list[Tensor]:
+    """Return the centre of each validation image, as it would be stored."""
+    data, scale = recipe.data, recipe.generator.scale
+    images = open_dataset(data.name, data.validation, channels=data.channels, width=data.width)
+    crops = []
+    for image in images:
+        height, width = (min(side, _VALIDATION_SIDE) for side in image.shape[-2:])
+        top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+        crop = image[:, top : top + height, left : left + width]
+        crops.append(quantise(crop_to_multiple(crop, scale)))
+    return crops
+
+
+def _side_by_side(images: list[Tensor]) -> Tensor:
+    """Return the middle 128 x 128 pixels of images (C, H, W) in a row, white lines between."""
+    side = min(128, *(min(image.shape[-2:]) for image in images))
+    cut = []
+    for image in images:
+        top, left = ((size - side) // 2 for size in image.shape[-2:])
+        cut += [image[:, top : top + side, left : left + side].cpu(), image.new_ones(1).cpu()]
+        cut[-1] = cut[-1].expand(image.shape[0], side, 2)
+    return torch.cat(cut[:-1], dim=-1)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the run's checkpoints, oldest first."""
+    return sorted((folder / "checkpoints").glob("[0-9]*-[0-9]*.safetensors"))
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, recipe: Recipe, accelerator: Accelerator) -> Iterator[None]:
+    """Make the run folder this run's own: one recipe, and one program at a time."""
+    path = folder / "recipe.yaml"
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        _lock(lock, folder)
+        if path.exists():
+            there = read_recipe(path)
+            if there != recipe:
+                raise ConfigurationError(
+                    f"{folder} holds a run of another recipe: {_difference(there, recipe)}. "
+                    "Train into another folder, or go back to that recipe."
+                )
+        elif _checkpoints(folder):
+            raise ConfigurationError(
+                f"{folder} holds checkpoints but no recipe.yaml. Train into another folder."
+            )
+        else:
+            write_atomically(path, write_recipe(recipe).encode())
+        described = describe_hardware() | {
+            "device": str(accelerator.device),
+            "precision": accelerator.mixed_precision,
+            "processes": accelerator.num_processes,
+        }
+        text = json.dumps(described, indent=2) + "\n"
+        write_atomically(folder / "environment.json", text.encode())
+        accelerator.wait_for_everyone()
+        yield
+
+
+def _lock(file: Any, folder: Path) -> None:
+    """Lock a file until it is closed; a file system without locks goes without."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigurationError(
+            f"Another program is training into {folder}. Wait for it, or take another folder."
+        ) from error
+    except OSError:
+        return
+
+
+def _difference(there: Recipe, here: Recipe) -> str:
+    """Say where two recipes differ first."""
+
+    def flat(part: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for name, value in part.items():
+            if isinstance(value, dict):
+                yield from flat(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name, value
+
+    old, new = dict(flat(there.model_dump())), dict(flat(here.model_dump()))
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            return f"{name} is {old.get(name)!r} there and {new.get(name)!r} here"
+    return "they differ"
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT while a run goes on, to be seen between two steps."""
+    came: list[int] = []
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError):  # only a main thread may handle signals
+            before[number] = signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
