@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from srgan_lib.errors import ConfigurationError
+
 
 class MovingAverage:
     """Follow a network's weights with an exponential moving average.
@@ -21,9 +23,14 @@ class MovingAverage:
     Attributes:
         network: a copy of the network, in evaluation mode, that holds the average.
         steps: number of updates so far.
+
+    Raises:
+        ConfigurationError: a decay out of range.
     """
 
     def __init__(self, network: nn.Module, decay: float = 0.99) -> None:
+        if not 0 <= decay < 1:
+            raise ConfigurationError(f"decay must be from 0 up to, not including, 1, not {decay}.")
         self.decay, self.steps = decay, 0
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 

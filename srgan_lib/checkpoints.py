@@ -45,7 +45,7 @@ def save_weights(network: nn.Module, path: str | os.PathLike, *, half: bool = Fa
     header = {"network": type(network).__name__}
     if hasattr(network, "arguments"):
         header["arguments"] = json.dumps(network.arguments)
-    write_atomically(path, save(state, header))
+    write_atomically(path, _in_order(save(state, header)))
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
@@ -64,7 +64,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
     """
     path = Path(path)
     try:
-        state = load(path.read_bytes())
+        data = path.read_bytes()
+        state = load(data)
     except OSError as error:
         raise WeightsError(f"Could not read weights from {path}: {error.strerror}.") from error
     except (SafetensorError, ValueError) as error:
@@ -86,7 +87,30 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
     unknown = next((name for name in state if name not in wanted), None)
     if unknown is not None:
         raise WeightsError(f"{path} is not for this {kind}: it holds {unknown}, too.")
+    for name, value in _arguments(data).items():  # some change no shape, a bicubic skip for one
+        here = getattr(network, "arguments", {}).get(name, value)
+        if here != value:
+            raise WeightsError(
+                f"{path} is not for this {kind}: it was made with {name}={value!r}, not {here!r}."
+            )
     network.load_state_dict(state)
+
+
+def _in_order(data: bytes) -> bytes:
+    """Sort a file's metadata, which safetensors writes in any order: same weights, same bytes."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors are aligned to eight bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def _arguments(data: bytes) -> dict[str, Any]:
+    """Return what the network of a whole safetensors file was made with, as far as it says."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return json.loads(header.get("arguments", "{}"))
 
 
 def save_state(state: dict[str, Any], path: str | os.PathLike) -> None:
@@ -103,6 +127,11 @@ def save_state(state: dict[str, Any], path: str | os.PathLike) -> None:
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_encode(state, tensors))
+    owners = set()
+    for name, tensor in tensors.items():  # safetensors refuses to write the same memory twice
+        owner = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if owner in owners else tensor
+        owners.add(owner)
     metadata = {"state": text, "sha256": _digest(text, tensors)}
     write_atomically(path, save(tensors, metadata))
 
@@ -133,9 +162,13 @@ def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}
     if isinstance(value, dict):  # as pairs: the keys of an optimiser's state are integers
+        for key in value:
+            if not isinstance(key, str | int | float | None):
+                raise WeightsError(f"A training state can't hold a {type(key).__name__} as a key.")
         return {"dict": [[key, _encode(item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
-        return {type(value).__name__: [_encode(item, tensors) for item in value]}
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(item, tensors) for item in value]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise WeightsError(f"A training state can't hold a {type(value).__name__}.")

@@ -47,7 +47,8 @@ def make_accelerator(precision: str = "auto", device: torch.device | None = None
     """Return Hugging Face's Accelerator for this process.
 
     Under ``accelerate launch`` or ``notebook_launcher`` each process gets the accelerator of its
-    own device; alone, a process is all there is.
+    own device; alone, a process is all there is. A process has one accelerator at a time: what
+    was made for another precision or device must not be used on.
 
     Args:
         precision: a name from :data:`PRECISIONS`.
@@ -66,8 +67,11 @@ def make_accelerator(precision: str = "auto", device: torch.device | None = None
             "float16 needs a CUDA GPU: its loss scaler has none to run on here. "
             'Take "auto", "bf16" or "no".'
         )
-    if is_initialized() and AcceleratorState().mixed_precision != precision:
-        AcceleratorState._reset_state()  # Accelerate keeps one precision for a whole process
+    if is_initialized():  # Accelerate keeps one precision and one device for a whole process
+        state = AcceleratorState()
+        alone = state.num_processes == 1
+        if state.mixed_precision != precision or (alone and state.device.type != device.type):
+            AcceleratorState._reset_state(reset_partial_state=alone)
     return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",

@@ -5,13 +5,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from srgan_lib.architectures.vgg import layer_names
 from srgan_lib.errors import ConfigurationError, unknown_name
 
-Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _no_boolean(value: Any) -> Any:
+    """Refuse true and false where a number belongs: to Python they are 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
+
+
+_Int = Annotated[int, BeforeValidator(_no_boolean)]
+_Float = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
+Positive = Annotated[_Int, Field(ge=1)]
+Rate = Annotated[_Float, Field(gt=0, lt=1)]
+Weight = Annotated[_Float, Field(ge=0)]
 
 
 class _Part(BaseModel):
@@ -21,29 +40,36 @@ class _Part(BaseModel):
 class VariationPart(_Part):
     """See :class:`srgan_lib.variation.Variation`; noise is in levels of an 8-bit image here."""
 
-    blur: Annotated[float, Field(ge=0.3, le=2)] = 1.5
-    contrast: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.4, 1.3)
-    noise: Annotated[float, Field(ge=0, le=255)] = 6.0
+    blur: Annotated[_Float, Field(ge=0.3, le=2)] = 1.5
+    contrast: tuple[Annotated[_Float, Field(gt=0)], Annotated[_Float, Field(gt=0)]] = (0.4, 1.3)
+    noise: Annotated[_Float, Field(ge=0, le=255)] = 6.0
+
+    @field_validator("contrast")
+    @classmethod
+    def _ordered(cls, contrast: tuple[float, float]) -> tuple[float, float]:
+        if contrast[0] > contrast[1]:
+            raise ValueError("The smallest factor comes first")
+        return contrast
 
 
 class DataPart(_Part):
     """The images, and how crops are made of them."""
 
     name: str = "covid19-hannover"
-    channels: Literal[1, 3] = 1
+    channels: Annotated[Literal[1, 3], BeforeValidator(_no_boolean)] = 1
     width: Positive | None = None
     validation: Literal["validation", "test"] = "validation"
     crop_size: Positive = 96
     flips: bool = True
     quarter_turns: bool = False
-    smaller: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    smaller: tuple[Rate, ...] = ()
     variation: VariationPart | None = None
 
 
 class GeneratorPart(_Part):
     """See :class:`srgan_lib.architectures.srresnet.SRResNet`."""
 
-    scale: Literal[2, 4, 8] = 4
+    scale: Annotated[Literal[2, 4, 8], BeforeValidator(_no_boolean)] = 4
     blocks: Positive = 16
     width: Positive = 64
     batch_norm: bool = True
@@ -67,6 +93,24 @@ class LossPart(_Part):
     content_weight: Weight = 1.0
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 1e-3
+
+    @model_validator(mode="after")
+    def _agree(self) -> "LossPart":
+        known = layer_names(self.network)
+        for layer in self.layers:
+            if layer not in known:
+                raise ValueError(str(unknown_name(f"layer of {self.network}", layer, known))[:-1])
+        if not self.layers:
+            raise ValueError("layers must name a layer; perceptual_weight: 0 leaves them out")
+        if not any((self.content_weight, self.perceptual_weight, self.adversarial_weight)):
+            raise ValueError("the three weights must not all be 0")
+        return self
+
+    @property
+    def deepest(self) -> str:
+        """The layer that the network must reach."""
+        known = layer_names(self.network)
+        return max(self.layers, key=known.index)
 
 
 class Recipe(_Part):
@@ -106,10 +150,16 @@ class Recipe(_Part):
     discriminator_learning_rate: Rate | None = None
     schedule: Literal["constant", "cosine"] = "constant"
     pixel_loss: Literal["mse", "l1"] | None = None
-    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    average_decay: Annotated[_Float, Field(ge=0, lt=1)] = 0.99
     precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
     compile: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[_Int, Field(ge=0, lt=2**63)] = 0
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _precision_no(cls, value: Any) -> Any:
+        """YAML reads ``precision: no`` without quotes as false."""
+        return "no" if value is False else value
 
     @property
     def steps_per_epoch(self) -> int:
@@ -179,7 +229,9 @@ def check_recipe(content: dict[str, Any], what: str = "The recipe") -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A wrong key goes first: it is why another one is missing.
+        wrong = ("extra_forbidden", "invalid_key")
+        first = min(error.errors(), key=lambda one: one["type"] not in wrong)
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _keys_at(first["loc"][:-1])

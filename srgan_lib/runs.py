@@ -16,7 +16,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from srgan_lib.checkpoints import load_state, load_weights, save_state, save_wei
 from srgan_lib.crops import CropSampler
 from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
-from srgan_lib.errors import ConfigurationError, SRGANError, WeightsError
+from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, WeightsError
 from srgan_lib.evaluation import evaluate, super_resolve
 from srgan_lib.files import write_atomically
 from srgan_lib.hardware import describe_hardware, make_accelerator
@@ -79,6 +79,7 @@ def train(
     Raises:
         ConfigurationError: the folder holds a run of another recipe, or is in use.
         DatasetError: missing images, or no validation image.
+        ImageError: no image that a crop fits into.
         SRGANError: a loss that is no longer finite, a discriminator that has won, a GPU out of
             memory, a file that can't be written. The last checkpoint is whole in each case.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after saving.
@@ -87,8 +88,9 @@ def train(
     accelerator = make_accelerator(recipe.precision, device)
     folder = Path(folder)
     with _claimed(folder, recipe, accelerator), _stop_signals() as stop:
-        run = _Run(recipe, folder, accelerator, progress)
+        run = None
         try:
+            run = _Run(recipe, folder, accelerator, progress)
             return run.go(stop, time_budget, checkpoint_every)
         except torch.OutOfMemoryError as error:
             share = max(recipe.batch_size // 2, 1)
@@ -97,7 +99,8 @@ def train(
                 f"{share} in the recipe, or close other programs that use the GPU."
             ) from error
         finally:
-            run.close()
+            if run is not None:
+                run.close()
 
 
 def build_generator(recipe: Recipe) -> SRResNet:
@@ -131,7 +134,7 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
     discriminator = Discriminator(recipe.data.channels, **recipe.discriminator.model_dump())
     part = recipe.loss
     loss = GeneratorLoss(
-        VGGFeatures(list(part.layers)[-1], part.network, part.weights),
+        VGGFeatures(part.deepest, part.network, part.weights),
         layers=part.layers,
         content_weight=part.content_weight,
         perceptual_weight=part.perceptual_weight,
@@ -152,6 +155,11 @@ def build_sampler(recipe: Recipe, device: torch.device, progress: bool = False) 
     dataset = open_dataset(data.name, "train", channels=data.channels, width=data.width)
     images = with_smaller(dataset.pixels(progress=progress), data.smaller)
     images = [image for image in images if min(image.values.shape[1:]) >= data.crop_size]
+    if not images:
+        raise ImageError(
+            f"{data.name} holds no image of {data.crop_size} x {data.crop_size} pixels or more. "
+            "Lower data.crop_size."
+        )
     variation = None
     if data.variation is not None:
         part = data.variation
@@ -172,14 +180,16 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """Return the epochs of a run folder's ``metrics.jsonl``, oldest first.
 
     Raises:
-        SRGANError: there is none.
+        SRGANError: there is none, or it is damaged.
     """
     path = Path(folder) / "metrics.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
     except OSError as error:
         raise SRGANError(f"Could not read {path}: {error.strerror}.") from error
-    return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise SRGANError(f"{path} is damaged: {error}. Move it elsewhere.") from error
 
 
 class _Run:
@@ -232,12 +242,14 @@ class _Run:
                     self._end_epoch()
                     saved = time.monotonic()
                     self.seconds, ticked = self.seconds + saved - ticked, saved
+                stopped = bool(stop)  # a signal that comes after this is seen after the next step
                 out_of_time = time_budget is not None and now - started >= time_budget
-                halt = self._agree(bool(stop) or out_of_time)
+                halt = self._agree(stopped or out_of_time)
                 if self.step_in_epoch and (halt or self._agree(now - saved >= checkpoint_every)):
+                    self._check(self._means())
                     self._save()
                     saved = time.monotonic()
-                if stop:
+                if stopped:
                     raise KeyboardInterrupt(f"stopped by signal {stop[0]}, after saving")
                 if halt:
                     break
@@ -245,7 +257,8 @@ class _Run:
 
     def close(self) -> None:
         if self.board is not None:
-            self.board.close()
+            with contextlib.suppress(OSError):  # all that matters was written by then
+                self.board.close()
 
     def _step(self) -> None:
         lr, hr = self.sampler.batch(self.recipe.batch_size)
@@ -256,57 +269,79 @@ class _Run:
 
     def _look(self, bar: tqdm) -> None:
         """Show the losses, and stop a run that can't come to anything."""
-        means = {name: float(total) / self.step_in_epoch for name, total in self.sums.items()}
+        means = self._means()
         bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
-        where = f"in epoch {self.epoch + 1}, by step {self.step_in_epoch}"
-        broken = next((name for name, value in means.items() if not math.isfinite(value)), None)
-        if broken is not None:
-            raise SRGANError(
-                f"The {broken} loss is no longer finite {where}. The last checkpoint is from "
-                "before. Lower learning_rate, or take precision: bf16 or no; if it happens "
-                "again, look for NaN in the images."
-            )
+        self._check(means)
         if "discriminator" in means:
             self.weak_looks = self.weak_looks + 1 if means["discriminator"] < _WON else 0
             if self.weak_looks == 10:
                 raise SRGANError(
-                    f"The discriminator has won {where}: its loss stayed below {_WON}, so the "
-                    "generator has nothing to learn from. Lower "
+                    f"The discriminator has won {self._where()}: its loss stayed below {_WON}, so "
+                    "the generator has nothing to learn from. Lower "
                     "discriminator_learning_rate or discriminator.width, or start from a "
                     "generator that was trained for longer."
                 )
 
+    def _means(self) -> dict[str, float]:
+        """Return the mean of each loss since the epoch began, over all processes."""
+        if self.accelerator.num_processes > 1 and self.sums:
+            sums = self.accelerator.reduce(torch.stack(list(self.sums.values())), "mean")
+            self.sums = dict(zip(self.sums, sums.unbind(), strict=True))
+        return {name: float(total) / self.step_in_epoch for name, total in self.sums.items()}
+
+    def _check(self, means: dict[str, float]) -> None:
+        """Stop before losses or weights that are no longer finite get into a checkpoint."""
+        broken = [f"The {name} loss is" for name, mean in means.items() if not math.isfinite(mean)]
+        players = [self.stage.generator]
+        if isinstance(self.stage, AdversarialStage):
+            players.append(self.stage.discriminator)
+        for player in players:
+            norms = torch.stack(torch._foreach_norm(list(player.plain.parameters())))
+            if not norms.isfinite().all():
+                broken.append(f"The {type(player.plain).__name__}'s weights are")
+        if broken:
+            raise SRGANError(
+                f"{broken[0]} no longer finite {self._where()}. The last checkpoint is from "
+                "before. Lower learning_rate, or take precision: bf16 or no; if it happens "
+                "again, look for NaN in the images."
+            )
+
+    def _where(self) -> str:
+        return f"in epoch {self.epoch + 1}, by step {self.step_in_epoch}"
+
     def _end_epoch(self) -> None:
-        means = {name: float(total) / self.step_in_epoch for name, total in self.sums.items()}
-        learning_rate = self.stage.generator.schedule.get_last_lr()[0]
+        means = self._means()
         self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, {}
-        if self.main:
-            measured = self._validate()
-            line = {
-                "epoch": self.epoch,
-                "step": self.epoch * self.recipe.steps_per_epoch,
-                "learning_rate": learning_rate,
-                "losses": means,
-                "validation": measured,
-                "seconds": round(self.seconds, 1),
-            }
-            path = self.folder / "metrics.jsonl"
-            lines = path.read_text(encoding="utf-8") if path.exists() else ""
-            write_atomically(path, (lines + json.dumps(line) + "\n").encode())
-            self._write_board(line)
-            score = measured["psnr"]
-            if self.recipe.stage == "adversarial":
-                score = -measured["feature_distance"]
-            if score > self.best:
-                self.best = score
-                self._write_state(self.folder / "checkpoints" / "best.safetensors")
-            if self.epoch == self.recipe.epochs:
-                save_weights(self.stage.average.network, self.folder / "generator.safetensors")
-                if isinstance(self.stage, AdversarialStage):
-                    save_weights(
-                        self.stage.discriminator.plain, self.folder / "discriminator.safetensors"
-                    )
+        _by_main(self.accelerator, lambda: self._write_epoch(means))
         self._save()
+
+    def _write_epoch(self, means: dict[str, float]) -> None:
+        """Measure, log and draw the epoch that has just ended."""
+        measured = self._validate()
+        line = {
+            "epoch": self.epoch,
+            "step": self.epoch * self.recipe.steps_per_epoch,
+            "learning_rate": self.stage.generator.schedule.get_last_lr()[0],
+            "losses": means,
+            "validation": measured,
+            "seconds": round(self.seconds, 1),
+        }
+        path = self.folder / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8") if path.exists() else ""
+        write_atomically(path, (lines + json.dumps(line) + "\n").encode())
+        self._write_board(line)
+        score = measured["psnr"]
+        if self.recipe.stage == "adversarial":
+            score = -measured["feature_distance"]
+        if score > self.best:
+            self.best = score
+            self._write_state(self.folder / "checkpoints" / "best.safetensors")
+        if self.epoch == self.recipe.epochs:
+            save_weights(self.stage.average.network, self.folder / "generator.safetensors")
+            if isinstance(self.stage, AdversarialStage):
+                save_weights(
+                    self.stage.discriminator.plain, self.folder / "discriminator.safetensors"
+                )
 
     def _validate(self) -> dict[str, float]:
         """Measure the averaged generator on the validation crops, and draw some of them."""
@@ -322,20 +357,20 @@ class _Run:
     def _write_board(self, line: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        if self.board is None:
-            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=line["epoch"])
-        for part in ("losses", "validation"):
-            for name, value in line[part].items():
-                self.board.add_scalar(f"{part}/{name}", value, line["epoch"])
-        self.board.add_scalar("learning_rate", line["learning_rate"], line["epoch"])
-        self.board.flush()
+        folder = self.folder / "tensorboard"
+        try:
+            if self.board is None:
+                self.board = SummaryWriter(str(folder), purge_step=line["epoch"])
+            for part in ("losses", "validation"):
+                for name, value in line[part].items():
+                    self.board.add_scalar(f"{part}/{name}", value, line["epoch"])
+            self.board.add_scalar("learning_rate", line["learning_rate"], line["epoch"])
+            self.board.flush()
+        except OSError as error:
+            raise SRGANError(f"Could not write to {folder}: {error.strerror}.") from error
 
     def _agree(self, here: bool) -> bool:
-        """Return whether any process says yes."""
-        if self.accelerator.num_processes == 1:
-            return here
-        flag = torch.tensor(float(here), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") > 0)
+        return _any_process(self.accelerator, here)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -354,22 +389,26 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint, and only then remove all but the newest ones."""
-        if self.main:
+
+        def write() -> None:
             folder = self.folder / "checkpoints"
             self._write_state(folder / f"{self.epoch:04d}-{self.step_in_epoch:06d}.safetensors")
             for old in _checkpoints(self.folder)[:-_KEPT]:
-                old.unlink()
-        self.accelerator.wait_for_everyone()
+                old.unlink(missing_ok=True)
+
+        _by_main(self.accelerator, write)
 
     def _resume(self) -> None:
         """Go back to the newest checkpoint that is whole."""
         found = _checkpoints(self.folder)
+        damaged = []
         for path in reversed(found):
             try:
                 state = load_state(path)
             except WeightsError as error:
                 if self.main:
                     print(f"{error} The checkpoint before it is used instead.")
+                damaged.append(path)
                 continue
             self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
             self.seconds, self.best = state["seconds"], state["best"]
@@ -385,9 +424,17 @@ class _Run:
                     f"No checkpoint in {self.folder} is whole. Delete the folder to start anew, "
                     "or train into another one."
                 )
-        if self.main:
+        self.accelerator.wait_for_everyone()  # until all have read
+
+        def tidy() -> None:
+            for path in damaged:  # it would count as the newest, and good ones be deleted for it
+                path.rename(path.with_suffix(".damaged"))
+            for rest in (self.folder / "checkpoints").glob(".*.safetensors.*"):
+                rest.unlink()  # a process that was killed left it half written
             self._forget_later_epochs()
             self._write_references()
+
+        _by_main(self.accelerator, tidy)
 
     def _forget_later_epochs(self) -> None:
         """Remove what was logged after the checkpoint that the run goes on from."""
@@ -436,39 +483,69 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("[0-9]*-[0-9]*.safetensors"))
 
 
+def _any_process(accelerator: Accelerator, here: bool) -> bool:
+    """Return whether any process says yes."""
+    if accelerator.num_processes == 1:
+        return here
+    flag = torch.tensor(float(here), device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+def _by_main(accelerator: Accelerator, action: Callable[[], None]) -> None:
+    """Let the main process act while the others wait; what fails there ends them, too."""
+    failure = None
+    if accelerator.is_main_process:
+        try:
+            action()
+        except Exception as error:
+            failure = error
+    failed = _any_process(accelerator, failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise SRGANError("The main process has stopped; its message says why.")
+
+
 @contextlib.contextmanager
 def _claimed(folder: Path, recipe: Recipe, accelerator: Accelerator) -> Iterator[None]:
     """Make the run folder this run's own: one recipe, and one program at a time."""
+    with contextlib.ExitStack() as held:
+        _by_main(accelerator, lambda: _claim(folder, recipe, accelerator, held))
+        yield
+
+
+def _claim(
+    folder: Path, recipe: Recipe, accelerator: Accelerator, held: contextlib.ExitStack
+) -> None:
+    """Lock the folder for as long as ``held`` is open, and write down what runs in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = held.enter_context(open(folder / ".lock", "w"))  # noqa: SIM115
+    except OSError as error:
+        raise ConfigurationError(f"Can't train into {folder}: {error.strerror}.") from error
+    _lock(lock, folder)
     path = folder / "recipe.yaml"
-    if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        _lock(lock, folder)
-        if path.exists():
-            there = read_recipe(path)
-            if there != recipe:
-                raise ConfigurationError(
-                    f"{folder} holds a run of another recipe: {_difference(there, recipe)}. "
-                    "Train into another folder, or go back to that recipe."
-                )
-        elif _checkpoints(folder):
+    begun = _checkpoints(folder) or (folder / "metrics.jsonl").exists()
+    if begun and not path.exists():
+        raise ConfigurationError(
+            f"{folder} holds a run but no recipe.yaml. Train into another folder."
+        )
+    if begun:
+        there = read_recipe(path)
+        if there != recipe:
             raise ConfigurationError(
-                f"{folder} holds checkpoints but no recipe.yaml. Train into another folder."
+                f"{folder} holds a run of another recipe: {_difference(there, recipe)}. "
+                "Train into another folder, or go back to that recipe."
             )
-        else:
-            write_atomically(path, write_recipe(recipe).encode())
-        described = describe_hardware() | {
-            "device": str(accelerator.device),
-            "precision": accelerator.mixed_precision,
-            "processes": accelerator.num_processes,
-        }
-        text = json.dumps(described, indent=2) + "\n"
-        write_atomically(folder / "environment.json", text.encode())
-        accelerator.wait_for_everyone()
-        yield
+    else:  # a recipe that never came to a checkpoint may be mended
+        write_atomically(path, write_recipe(recipe).encode())
+    described = describe_hardware() | {
+        "device": str(accelerator.device),
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
+    }
+    text = json.dumps(described, indent=2) + "\n"
+    write_atomically(folder / "environment.json", text.encode())
 
 
 def _lock(file: Any, folder: Path) -> None:

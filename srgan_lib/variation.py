@@ -47,7 +47,7 @@ class Variation:
             raise ConfigurationError(
                 f"blur must be between 0.3 and {_RADIUS / 2}, not {self.blur}."
             )
-        if not 0 < self.contrast[0] <= self.contrast[1]:
+        if not 0 < self.contrast[0] <= self.contrast[1] < math.inf:
             raise ConfigurationError(f"contrast must be 0 < low <= high, not {self.contrast}.")
         if not 0 <= self.noise <= 1:
             raise ConfigurationError(f"noise must be between 0 and 1, not {self.noise}.")

@@ -6,15 +6,26 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from srgan_lib import training
 from srgan_lib.architectures import Discriminator, Interpolation, SRResNet, VGGFeatures
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError
+from srgan_lib.hardware import make_accelerator
 from srgan_lib.images import Pixels
-from srgan_lib.losses import GeneratorLoss, content_loss
-from srgan_lib.training import History, pretrain, seed_everything, train_gan
+from srgan_lib.losses import GeneratorLoss, PerceptualLoss, content_loss
+from srgan_lib.training import (
+    AdversarialStage,
+    ContentStage,
+    History,
+    constant,
+    cosine,
+    pretrain,
+    seed_everything,
+    train_gan,
+)
 
 NAMES = ("total", "content", "perceptual", "adversarial", "discriminator", "d_hr", "d_sr")
 
@@ -284,6 +295,310 @@ def test_progress_bar_shows_only_if_wanted(capsys):
     assert capsys.readouterr().err == ""
     pretrain(networks()[0], sampler(), 1, batch_size=1)
     assert "stage one" in capsys.readouterr().err
+
+
+# The stages
+
+
+def make_stage(kind, loss, precision="no", seed=0, **options):
+    generator, discriminator = networks(seed)
+    options["accelerator"] = make_accelerator(precision, torch.device("cpu"))
+    if kind == "content":
+        return ContentStage(generator, **options)
+    return AdversarialStage(generator, discriminator, loss, **options)
+
+
+KINDS = pytest.mark.parametrize("kind", ["content", "adversarial"])
+
+
+@KINDS
+def test_generator_and_discriminator_are_called_no_more_than_needed(loss, kind):
+    stage = make_stage(kind, loss)
+    calls = []
+    players = [stage.generator] + ([stage.discriminator] if kind == "adversarial" else [])
+    for player in players:
+        player.plain.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    stage.step(*sampler().batch(2))
+    # HR and SR for the discriminator's update, then SR for the generator's
+    assert calls == ["SRResNet"] + ["Discriminator"] * 3 * (kind == "adversarial")
+
+
+def test_features_of_hr_hold_no_graph_and_are_computed_once(loss, monkeypatch):
+    stage = make_stage("adversarial", loss)
+    seen = []
+    real = VGGFeatures.activations
+
+    def spy(network, image, layers):
+        found = real(network, image, layers)
+        seen.append((image, [value.requires_grad for value in found.values()]))
+        return found
+
+    monkeypatch.setattr(VGGFeatures, "activations", spy)
+    lr, hr = sampler().batch(2)
+    stage.step(lr, hr)
+    assert [graphs for _, graphs in seen] == [[False], [True]]
+    assert seen[0][0] is hr
+
+
+def test_generator_s_update_leaves_the_discriminator_and_its_gradients_alone(loss, monkeypatch):
+    stage = make_stage("adversarial", loss, learning_rate=1e-3)
+    critic = stage.discriminator.plain
+    kept = []
+    real = training._Player.update
+
+    def spy(player, value):
+        if player is stage.generator:
+            assert not any(p.requires_grad for p in critic.parameters())
+            kept.append([(p.detach().clone(), p.grad.clone()) for p in critic.parameters()])
+        real(player, value)
+
+    monkeypatch.setattr(training._Player, "update", spy)
+    stage.step(*sampler().batch(2))
+    assert len(kept) == 1
+    for parameter, (value, gradient) in zip(critic.parameters(), kept[0], strict=True):
+        assert torch.equal(parameter, value) and torch.equal(parameter.grad, gradient)
+        assert parameter.requires_grad
+
+
+def test_adversarial_step_is_the_one_written_out_by_hand(loss):
+    stage = make_stage("adversarial", loss, learning_rate=1e-3, discriminator_learning_rate=2e-3)
+    generator, critic = networks()
+    adam_g = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    adam_d = torch.optim.Adam(critic.parameters(), lr=2e-3)
+    crops, twin_crops = sampler(), sampler()
+    for _ in range(3):
+        losses = stage.step(*crops.batch(2))
+        lr, hr = twin_crops.batch(2)
+        sr = generator(lr)
+        logits = critic(hr), critic(sr.detach())
+        d_loss = training.discriminator_loss(*logits)
+        adam_d.zero_grad()
+        d_loss.backward()
+        adam_d.step()
+        total = loss(sr, hr, critic(sr)).total
+        adam_g.zero_grad()
+        total.backward()
+        adam_g.step()
+        expected = {"discriminator": d_loss, "total": total}
+        expected |= {"d_hr": logits[0].sigmoid().mean(), "d_sr": logits[1].sigmoid().mean()}
+        for name, value in expected.items():
+            torch.testing.assert_close(losses[name], value.detach(), rtol=2e-3, atol=1e-5, msg=name)
+    for network, twin in [(stage.generator.plain, generator), (stage.discriminator.plain, critic)]:
+        pairs = zip(network.named_parameters(), twin.parameters(), strict=True)
+        # Adam turns a gradient of nothing but rounding errors into a whole step, hence the mean.
+        off = [(one.detach() - other.detach()).abs().mean().item() for (_, one), other in pairs]
+        assert max(off) < 3e-4
+
+
+@KINDS
+def test_losses_of_a_step_are_on_the_device_without_a_graph(loss, kind):
+    losses = make_stage(kind, loss).step(*sampler().batch(2))
+    assert tuple(losses) == (("content",) if kind == "content" else NAMES)
+    assert all(value.shape == () and not value.requires_grad for value in losses.values())
+    assert all(value.dtype == torch.float32 for value in losses.values())
+
+
+def test_stage_one_learns_from_the_named_pixel_loss(loss):
+    lr, hr = sampler().batch(2)
+    for name, expected in [("mse", F.mse_loss), ("l1", F.l1_loss)]:
+        stage = make_stage("content", loss, pixel_loss=name)
+        value = expected(copy.deepcopy(stage.generator.plain)(lr), hr)
+        torch.testing.assert_close(stage.step(lr, hr)["content"], value.detach())
+    with pytest.raises(ConfigurationError, match=r"Unknown pixel loss 'l2'\. .*mse, l1"):
+        make_stage("content", loss, pixel_loss="l2")
+
+
+@KINDS
+def test_average_follows_the_generator_with_its_buffers(loss, kind):
+    stage = make_stage(kind, loss, average_decay=0.05)
+    before = state(stage.generator.plain)
+    stage.step(*sampler().batch(2))
+    after, average = state(stage.generator.plain), state(stage.average.network)
+    assert not same(before, after) and "tail.1.running_mean" in average
+    for name, value in average.items():
+        if value.is_floating_point():
+            expected = 0.05 * before[name] + 0.95 * after[name]
+            torch.testing.assert_close(value, expected, msg=name)
+
+
+@KINDS
+def test_bfloat16_trains_close_to_float32(loss, kind):
+    histories, weights = [], []
+    for precision in ("no", "bf16"):
+        stage = make_stage(kind, loss, precision, learning_rate=1e-3)
+        crops = sampler()
+        histories.append([stage.step(*crops.batch(4)) for _ in range(20)])
+        weights.append(stage.generator.plain)
+    exact, rough = histories
+    assert rough[0]["content"] != exact[0]["content"]  # it is another precision
+    for one, other in zip(exact, rough, strict=True):
+        assert other["content"].item() == pytest.approx(one["content"].item(), rel=0.1, abs=2e-3)
+        assert other["content"].dtype == torch.float32
+    assert exact[-1]["content"] < 0.5 * exact[0]["content"]
+    assert all(p.dtype == torch.float32 for p in weights[1].parameters())
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_activations_stay_channels_last_after_pixel_shuffle_too(loss, precision):
+    stage = make_stage("adversarial", loss, precision)
+    wrong, seen = [], []
+
+    def look(name):
+        def hook(module, inputs, output):
+            if isinstance(output, torch.Tensor) and output.ndim == 4:
+                seen.append(name)
+                if not output.is_contiguous(memory_format=torch.channels_last):
+                    wrong.append(name)
+
+        return hook
+
+    for title in ("generator", "discriminator"):
+        for name, module in getattr(stage, title).plain.named_modules():
+            module.register_forward_hook(look(f"{title}.{name}"))
+    stage.step(*sampler().batch(2))
+    assert wrong == []
+    assert {"generator.upsample.1", "generator.last", "discriminator.features.0"} <= set(seen)
+
+
+@KINDS
+def test_state_goes_on_bit_by_bit(loss, kind):
+    options = {"schedule": cosine(6), "learning_rate": 1e-3}
+    whole = make_stage(kind, loss, **options)
+    crops = sampler()
+    for _ in range(3):
+        whole.step(*crops.batch(2))
+    taken = copy.deepcopy(whole.state_dict())
+    place = crops.state()
+    for _ in range(3):
+        whole.step(*crops.batch(2))
+
+    other = make_stage(kind, loss, seed=7, **options)
+    other.load_state_dict(taken)
+    assert same(state(other.generator.plain), taken["generator"]["network"])
+    crops = sampler(seed=8)
+    crops.load_state(place)
+    for _ in range(3):
+        other.step(*crops.batch(2))
+    assert_same(whole.state_dict(), other.state_dict())
+
+
+def assert_same(one, other):
+    """Compare nested states bit by bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+@KINDS
+def test_adam_s_moments_come_back_in_the_weights_memory_layout(loss, kind):
+    """Fused Adam walks through memory: moments in another order would go to other weights."""
+    stage = make_stage(kind, loss)
+    stage.step(*sampler().batch(2))
+    taken = copy.deepcopy(stage.state_dict())
+    players = [part for part in ("generator", "discriminator") if part in taken]
+    for part in players:
+        for values in taken[part]["optimiser"]["state"].values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                values[name] = values[name].contiguous()  # as a checkpoint file holds them
+    other = make_stage(kind, loss)
+    other.load_state_dict(taken)
+    for part in players:
+        moments = getattr(other, part)._adam.state
+        assert moments
+        for parameter, values in moments.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                assert values[name].stride() == parameter.stride()
+    strides = {p.stride() for p in other.generator.plain.parameters() if p.ndim == 4}
+    assert any(stride[1] == 1 for stride in strides)  # some are channels last
+
+
+def test_state_of_the_other_stage_is_refused(loss):
+    content, adversarial = (make_stage(kind, loss) for kind in ("content", "adversarial"))
+    with pytest.raises(KeyError):
+        adversarial.load_state_dict(content.state_dict())
+
+
+def test_cosine_has_the_values_worked_out_by_hand():
+    schedule = cosine(8)
+    assert schedule(0) == 1
+    assert schedule(2) == pytest.approx(0.01 + 0.99 * (1 + math.sqrt(0.5)) / 2)
+    assert schedule(4) == pytest.approx(0.505)
+    assert schedule(8) == pytest.approx(0.01) and schedule(20) == pytest.approx(0.01)
+    assert cosine(4, final=0.2)(4) == pytest.approx(0.2)
+    assert {constant(step) for step in (0, 5, 100)} == {1.0}
+
+
+@KINDS
+def test_schedule_sets_the_rate_of_both_networks_before_each_step(loss, kind, monkeypatch):
+    rates = []
+    real = torch.optim.Adam.step
+
+    def spy(optimiser, *args, **kwargs):
+        rates.append(optimiser.param_groups[0]["lr"])
+        return real(optimiser, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    options = {} if kind == "content" else {"discriminator_learning_rate": 2e-3}
+    stage = make_stage(kind, loss, learning_rate=1e-3, schedule=cosine(3), **options)
+    crops = sampler()
+    for _ in range(4):
+        stage.step(*crops.batch(1))
+    factors = [1, 0.7525, 0.2575, 0.01]
+    expected = [1e-3 * x for x in factors]
+    if kind == "adversarial":
+        expected = [rate * x for x in factors for rate in (2e-3, 1e-3)]
+    assert rates == pytest.approx(expected)
+
+
+# The perceptual loss on several layers
+
+
+def test_perceptual_loss_of_several_layers_is_their_weighted_sum():
+    features = VGGFeatures("relu1_2", rescale=0.5)
+    sr, hr = (torch.rand(2, 1, 16, 16) for _ in range(2))
+    layers = {"relu1_2": 2.0, "relu1_1": 0.25}
+    first = VGGFeatures("relu1_1")
+    expected = 2 * F.mse_loss(features(sr), features(hr)) + 0.25 * F.mse_loss(first(sr), first(hr))
+    torch.testing.assert_close(PerceptualLoss(features, layers)(sr, hr), 0.25 * expected)
+    alone = PerceptualLoss(features, {"relu1_1": 1.0})(sr, hr)
+    torch.testing.assert_close(alone, 0.25 * F.mse_loss(first(sr), first(hr)))
+
+
+def test_vgg_gives_several_activations_from_one_pass():
+    features = VGGFeatures("relu1_2")
+    image = torch.rand(1, 1, 16, 16)
+    found = features.activations(image, ["relu1_2", "relu1_1"])
+    assert set(found) == {"relu1_1", "relu1_2"}
+    torch.testing.assert_close(found["relu1_2"], features(image))
+    torch.testing.assert_close(found["relu1_1"], VGGFeatures("relu1_1")(image))
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("relu2_1", r"Unknown layer of vgg16 up to relu1_2 'relu2_1'\. .*Known: relu1_1, relu1_2"),
+        ("relu1_3", r"Did you mean 'relu1_"),
+        ("conv1_1", r"Unknown layer"),
+    ],
+)
+def test_layers_that_the_network_does_not_reach_are_refused(layer, words):
+    features = VGGFeatures("relu1_2")
+    with pytest.raises(ConfigurationError, match=words):
+        features.check_layers([layer])
+    with pytest.raises(ConfigurationError, match=words):
+        PerceptualLoss(features, {"relu1_1": 1.0, layer: 1.0})
+    with pytest.raises(ConfigurationError, match=words):
+        features.activations(torch.rand(1, 1, 8, 8), [layer])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

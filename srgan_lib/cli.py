@@ -1,0 +1,499 @@
+"""The command ``srgan``: data, training, evaluation, enlarging and export from a terminal.
+
+Modules that need PyTorch are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, unknown_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from srgan_lib.images import Pixels
+
+SCALE = 4
+"""The scale of the interpolations; a network brings its own."""
+
+_NOTICE = (
+    "Note: what the network adds is synthetic. Fine texture may be invented. Not for diagnosis."
+)
+_OUTPUT_SUFFIXES = {".tif": ".tif", ".tiff": ".tiff", ".dcm": ".dcm", ".dicom": ".dcm"}
+
+
+class _Group(TyperGroup):
+    """The commands; an error on bad input becomes one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SRGANError as error:
+            _complain(error)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interrupt:
+            print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
+            raise typer.Exit(130) from interrupt
+
+
+class Format(StrEnum):
+    """File formats to write enlarged images in."""
+
+    png = "png"
+    tiff = "tiff"
+    jpg = "jpg"
+    dcm = "dcm"
+
+
+class Precision(StrEnum):
+    """Precisions to enlarge in."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    no = "no"
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help and errors, also in a log
+    pretty_exceptions_enable=False,
+    help="Super-resolution GANs for chest radiographs. Results are not for diagnosis.",
+)
+
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda or cuda:1; the first GPU if there is one, by default."),
+]
+
+
+def main() -> None:
+    """Run the command; exit with 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        app(prog_name="srgan")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="A data set's name, or a folder of images.")],
+    split: Annotated[
+        str | None, typer.Option(help="Only this part: train, validation, test or all.")
+    ] = None,
+) -> None:
+    """Open a data set, downloading it if need be, and say what is in it.
+
+    \b
+    srgan data sample
+    srgan data covid19-hannover --split test
+    """
+    from srgan_lib.datasets import SPLITS, open_dataset
+    from srgan_lib.errors import DatasetError
+
+    whole = open_dataset(name, split or "all")
+    print(whole.name)
+    for part in [split] if split else SPLITS:
+        try:
+            opened = whole if part == whole.split else open_dataset(name, part)
+            images, patients = len(opened), len(opened.patients)
+        except DatasetError:  # the whole could be opened, so this part is empty
+            images, patients = 0, 0
+        print(f"  {part + ':':<12}{images} images of {patients} patients")
+    print(f"  {'source:':<12}{whole.source}")
+    print(f"  {'licence:':<12}{whole.licence}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/<name of the recipe> by default.")
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="Save and stop after this time: 90s, 15m, 1.5h.")
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train by a recipe, or go on with a run that was interrupted.
+
+    \b
+    srgan train recipes/srresnet.yaml
+    srgan train recipes/srresnet.yaml --time-budget 15m --folder runs/first
+    """
+    seconds = None if time_budget is None else parse_duration(time_budget)
+
+    from srgan_lib.recipes import read_recipe
+    from srgan_lib.runs import train as train_by
+
+    content = read_recipe(recipe)
+    folder = folder or Path("runs") / recipe.stem
+    chosen = None if device is None else _device(device)
+    if train_by(content, folder, time_budget=seconds, device=chosen):
+        print(f"Finished: {folder / 'generator.safetensors'}")
+    else:
+        print(f"Stopped and saved. To go on, run the same command again with --folder {folder}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A model's name, a weights file or an interpolation; may be repeated."),
+    ] = None,
+    data: Annotated[str, typer.Option(help="A data set's name, or a folder.")] = "covid19-hannover",
+    split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    out: Annotated[Path, typer.Option(help="The JSON file to write.")] = Path("results.json"),
+    device: DeviceOption = None,
+) -> None:
+    """Measure models on a data set, print a table and write all numbers as JSON.
+
+    Without --model: bicubic, srresnet and srgan.
+
+    \b
+    srgan evaluate --out results.json
+    srgan evaluate --model bicubic --model runs/first/generator.safetensors --data sample
+    """
+    from srgan_lib.datasets import open_dataset
+    from srgan_lib.results import measure, results_table, write_results
+
+    models = model or ["bicubic", "srresnet", "srgan"]
+    opened = open_dataset(data, split)
+    results = measure(models, opened, device=_device(device), progress=True)
+    write_results(results, out)
+    print(results_table(results))
+    print(f"Written: {out}")
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN", help="Images (PNG, JPEG, TIFF, DICOM), or folders of them."),
+    ],
+    model: Annotated[
+        str, typer.Option(help="A model's name, a weights file or an interpolation.")
+    ] = "srgan",
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("upscaled"),
+    format: Annotated[
+        Format | None, typer.Option(help="The format to write; the input's by default.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Side of a tile in pixels; smaller takes less memory.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="bf16 is fast on some devices; no is float32.")
+    ] = Precision.auto,
+    device: DeviceOption = None,
+    keep_patient: Annotated[
+        bool, typer.Option("--keep-patient", help="Keep the patient's data in DICOM files.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there already.")
+    ] = False,
+) -> None:
+    """Enlarge images. NAME.png becomes NAME_x4.png in the folder --out.
+
+    The bit depth stays, and so does the format, but that JPEG becomes PNG. Folders are searched
+    with all that is below them, and come out as they are laid out. DICOM files come out
+    anonymous, and marked as derived. A file that can't be enlarged is named; the others go on.
+
+    \b
+    srgan upscale chest.png
+    srgan upscale study/ more/ --model srresnet --out enlarged
+    srgan upscale chest.dcm --format png --tile 128
+    """
+    from tqdm import tqdm
+
+    network = _load(model).to(_device(device))
+    if out.exists() and not out.is_dir():
+        raise SRGANError(f"{out} is a file; --out must name a folder.")
+    if model not in _interpolations():
+        print(_NOTICE, file=sys.stderr)
+    found, failures = _find_images(inputs, out)
+    sources = {path.resolve() for path, _ in found}
+    targets: dict[Path, Path] = {}
+    for failure in failures:
+        _complain(failure)
+    with tqdm(found, desc="enlarging", unit="image", disable=None) as bar:
+        for path, relative in bar:
+            try:
+                target = out / _output_name(path, relative, network.scale, format)
+                _check_target(target, path, sources, targets, overwrite)
+                _upscale_file(path, target, network, model, tile, precision.value, keep_patient)
+                targets[target.resolve()] = path
+            except (SRGANError, MemoryError) as error:
+                if isinstance(error, MemoryError):
+                    error = SRGANError(f"{path}: not enough memory for an image of this size.")
+                failures.append(error)
+                with bar.external_write_mode(file=sys.stderr):
+                    _complain(error if str(path) in str(error) else f"{path}: {error}")
+    print(f"Enlarged {len(targets)} of {len(found)} images to {out}")
+    if failures:
+        raise SRGANError(f"{len(failures)} of the inputs could not be enlarged; see above.")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Option(help="A model's name, or a weights file.")],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+) -> None:
+    """Write a model as ONNX, for any height and width. Needs the extra srgan_lib[onnx].
+
+    \b
+    srgan export --model srgan --out srgan.onnx
+    """
+    from srgan_lib.export import export_onnx
+
+    export_onnx(_load(model), out)
+    print(f"Written: {out} ({out.stat().st_size / 2**20:.1f} MiB)")
+
+
+@app.command()
+def info(
+    weights: Annotated[
+        str | None, typer.Argument(help="A model's name or a weights file, to describe it.")
+    ] = None,
+) -> None:
+    """Show versions, device and models; or what a weights file holds.
+
+    \b
+    srgan info
+    srgan info runs/first/generator.safetensors
+    """
+    from srgan_lib.pretrained import PRETRAINED, load_network, weights_path
+
+    if weights is not None:
+        network = load_network(weights)
+        print(weights_path(weights))
+        print(f"  architecture: {type(network).__name__}")
+        for name, value in getattr(network, "arguments", {}).items():
+            print(f"    {name}: {value}")
+        print(f"  parameters: {sum(parameter.numel() for parameter in network.parameters()):,}")
+        return
+
+    from srgan_lib import __version__
+    from srgan_lib.hardware import best_device, best_precision, describe_hardware
+
+    print(f"srgan_lib: {__version__}")
+    for name, value in describe_hardware().items():
+        print(f"{name}: {value}")
+    print(f"device: {best_device()}")
+    print(f"precision: {best_precision()}")
+    print("models:")
+    for name in PRETRAINED:
+        path = weights_path(name)
+        size = f"{path.stat().st_size / 2**20:.1f} MiB" if path.is_file() else "missing"
+        print(f"  {name} ({size})")
+    print(f"interpolations: {', '.join(_interpolations())}")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as ``90s``, ``15m`` or ``1.5h``.
+
+    Raises:
+        ConfigurationError: text of another form, or no time at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise ConfigurationError(
+            f"{text!r} is no duration. Give a number and its unit: 90s, 15m or 1.5h."
+        )
+    return seconds
+
+
+def _complain(error: object) -> None:
+    """Print an error as one line."""
+    print("Error:", " ".join(str(error).split()), file=sys.stderr)
+
+
+def _interpolations() -> tuple[str, ...]:
+    from srgan_lib.degradation import KERNELS
+
+    return KERNELS
+
+
+def _device(name: str | None) -> "torch.device":
+    """Return a device that is there.
+
+    Raises:
+        ConfigurationError: an unknown device, or one that this machine doesn't have.
+    """
+    import torch
+
+    from srgan_lib.hardware import best_device
+
+    if name is None:
+        return best_device()
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise unknown_name("device", name, ("cpu", "cuda"))
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"There is no device {name!r} here: PyTorch sees {torch.cuda.device_count()} CUDA "
+            "GPUs. Leave --device out, or take cpu."
+        )
+    return device
+
+
+def _load(model: str) -> "nn.Module":
+    """Return an interpolation or a generator by its name or its weights file."""
+    from srgan_lib.architectures import Interpolation, SRResNet
+    from srgan_lib.pretrained import PRETRAINED, load_network
+
+    if model in _interpolations():
+        return Interpolation(model, SCALE).eval()
+    if model not in PRETRAINED and not model.endswith(".safetensors"):
+        raise unknown_name("model", model, (*PRETRAINED, *_interpolations()))
+    network = load_network(model)
+    if not isinstance(network, SRResNet):
+        raise ConfigurationError(
+            f"{model} is a {type(network).__name__}; only a generator enlarges images."
+        )
+    return network
+
+
+def _find_images(
+    inputs: list[Path], out: Path
+) -> tuple[list[tuple[Path, Path]], list[SRGANError | MemoryError]]:
+    """Return files, each with its place below the folder it was found in, and what is missing.
+
+    Where ``out`` lies inside a folder, it is passed over: its images were enlarged before.
+    """
+    from srgan_lib.images import IMAGE_SUFFIXES
+
+    found: list[tuple[Path, Path]] = []
+    missing: list[SRGANError | MemoryError] = []
+    for given in inputs:
+        if not given.is_dir():
+            found.append((given, Path(given.name)))
+            continue
+        inside = given.resolve() in out.resolve().parents
+        below = [
+            (path, path.relative_to(given))
+            for path in sorted(given.rglob("*"))
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and path.is_file()
+            and not (inside and out.resolve() in path.resolve().parents)
+        ]
+        if not below:
+            missing.append(ImageError(f"{given} holds no image ({', '.join(IMAGE_SUFFIXES)})."))
+        found += below
+    return found, missing
+
+
+def _output_name(path: Path, relative: Path, scale: int, format: Format | None) -> Path:
+    """Return ``relative`` with the scale in its name and the ending of what is written."""
+    if format is not None:
+        suffix = f".{format.value}"
+    elif _is_dicom(path):
+        suffix = ".dcm"
+    else:
+        suffix = _OUTPUT_SUFFIXES.get(path.suffix.lower(), ".png")
+        suffix = ".png" if suffix == ".dcm" else suffix  # named so, and is none
+    return relative.with_name(f"{relative.stem}_x{scale}{suffix}")
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether the content is that of a DICOM file; the name doesn't count."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _check_target(
+    target: Path, path: Path, sources: set[Path], targets: dict[Path, Path], overwrite: bool
+) -> None:
+    """Refuse to write over an input, over another image's result, or, unasked, over any file."""
+    place = target.resolve()
+    if place in targets:
+        raise ImageError(f"{path}: {target} was just made from {targets[place]}.")
+    if place in sources:
+        raise ImageError(f"{path}: {target} is itself among the inputs; take another --out.")
+    if target.exists() and not overwrite:
+        raise ImageError(f"{path}: {target} is there already; --overwrite replaces it.")
+
+
+def _upscale_file(
+    path: Path,
+    target: Path,
+    network: "nn.Module",
+    model: str,
+    tile: int | None,
+    precision: str,
+    keep_patient: bool,
+) -> None:
+    """Enlarge one file."""
+    import pydicom
+
+    from srgan_lib.dicom import write_derived
+    from srgan_lib.images import Pixels, read_pixels
+    from srgan_lib.tiling import upscale_tiled
+
+    pixels = read_pixels(path)
+    channels = pixels.values.shape[0]
+    as_dicom = target.suffix == ".dcm"
+    bits = 8 if as_dicom and channels == 3 else 16 if as_dicom else pixels.bits
+    values = upscale_tiled(
+        network,
+        pixels.to_float(),
+        bits=bits,
+        tile=tile,
+        precision=precision,
+        progress=sys.stderr.isatty(),
+    )
+    enlarged = Pixels(values, bits)
+    if not as_dicom:
+        _write(target, enlarged)
+        return
+    source = pydicom.Dataset()
+    if _is_dicom(path):
+        source = pydicom.dcmread(path, stop_before_pixels=True)
+    name = Path(model).stem if model.endswith(".safetensors") else model
+    write_derived(
+        target, enlarged, source, scale=network.scale, model=name, keep_patient=keep_patient
+    )
+
+
+def _write(path: Path, pixels: "Pixels") -> None:
+    """Write integers as PNG, TIFF or JPEG, without the copies that floats would take."""
+    import io
+
+    import imagecodecs
+    import numpy as np
+    import PIL.Image
+    import tifffile
+
+    from srgan_lib.files import write_atomically
+
+    array = pixels.values.numpy()
+    array = array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
+    if path.suffix == ".png":
+        data = imagecodecs.png_encode(array)
+    elif path.suffix in (".tif", ".tiff"):
+        buffer = io.BytesIO()
+        photometric = "minisblack" if array.ndim == 2 else "rgb"
+        tifffile.imwrite(buffer, array, photometric=photometric, compression="zlib")
+        data = buffer.getvalue()
+    elif pixels.bits == 16:
+        raise ImageError(f"Could not write {path}: JPEG holds 8 bits only; use png or tiff.")
+    else:
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(array).save(buffer, format="JPEG", quality=95, subsampling=0)
+        data = buffer.getvalue()
+    write_atomically(path, data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,709 @@
+"""Runs: interrupted or not, they end in the same bits; and what goes wrong is said."""
+
+import errno
+import json
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from srgan_lib import files, runs
+from srgan_lib.architectures import SRResNet
+from srgan_lib.checkpoints import load_state, load_weights, save_weights
+from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError, WeightsError
+from srgan_lib.recipes import check_recipe, read_recipe
+from srgan_lib.runs import read_metrics, train
+from srgan_lib.training import AdversarialStage, ContentStage
+
+# Processes that are killed are forked from one that has imported all and computed nothing.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["srgan_lib.runs", "torch.utils.tensorboard"])
+
+STEPS = 5  # an epoch
+STAGES = ("content", "adversarial")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Two processes that compare their bits share the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    chance = np.random.default_rng(0)
+    for number in range(10):
+        values = chance.integers(0, 256, (48, 48), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(images):
+    """Return a tiny recipe; changes go by their path, joined by two underscores."""
+
+    def recipe(stage="content", **changes):
+        content = {
+            "stage": stage,
+            "data": {"name": str(images), "crop_size": 16, "variation": {}, "smaller": [0.8]},
+            "generator": {"blocks": 1, "width": 4, "end_kernel": 3},
+            "epochs": 2,
+            "crops_per_epoch": 2 * STEPS,
+            "batch_size": 2,
+            "learning_rate": 1e-3,
+            "schedule": "cosine",
+            "precision": "no",
+        }
+        if stage == "adversarial":
+            content["data"]["crop_size"] = 32
+            content["discriminator"] = {"width": 4, "grid": 1}
+            layers = {"relu1_1": 0.5, "relu1_2": 1.0}
+            content["loss"] = {"network": "vgg16", "weights": "shipped", "layers": layers}
+        for path, value in changes.items():
+            *parts, name = path.split("__")
+            place = content
+            for part in parts:
+                place = place[part]
+            place[name] = value
+        return check_recipe(content)
+
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def whole(make, tmp_path_factory):
+    """Folders of runs that were never interrupted."""
+    folders = {}
+    for stage in STAGES:
+        folders[stage] = tmp_path_factory.mktemp(stage)
+        assert go(make(stage), folders[stage])
+    return folders
+
+
+@pytest.fixture
+def begun(make, tmp_path):
+    """The folder of a content run that stopped after seven steps, one of them in epoch two."""
+    for _ in range(STEPS + 2):
+        assert not go(make(), tmp_path / "run", time_budget=0)
+    return tmp_path / "run"
+
+
+def go(recipe, folder, **options):
+    return train(recipe, folder, device="cpu", progress=False, **options)
+
+
+def checkpoints(folder):
+    names = [path.name for path in (folder / "checkpoints").iterdir()]
+    return sorted(name.removesuffix(".safetensors") for name in names)
+
+
+def metrics(folder):
+    """Return the logged lines without what the clock says."""
+    lines = read_metrics(folder)
+    assert all(line.pop("seconds") >= 0 for line in lines)
+    return lines
+
+
+def assert_equal(one, other):
+    """Compare nested states bit by bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_equal(*pair)
+    else:
+        assert one == other
+
+
+def assert_same_result(folder, other):
+    weights = sorted(path.name for path in other.glob("*.safetensors"))
+    assert "generator.safetensors" in weights
+    for name in weights:
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    assert metrics(folder) == metrics(other)
+    names = ["0002-000000", "best"]
+    assert checkpoints(folder)[-2:] == names and len(checkpoints(folder)) == 3
+    for name in names:
+        states = [load_state(x / "checkpoints" / f"{name}.safetensors") for x in (folder, other)]
+        assert all(state.pop("seconds") > 0 for state in states)
+        assert_equal(*states)
+    for path in (other / "samples").iterdir():
+        assert (folder / "samples" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+# What a run leaves behind
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_finished_run_holds_all_that_the_module_promises(whole, make, stage):
+    folder = whole[stage]
+    names = {path.name for path in folder.iterdir() if path.name != ".lock"}
+    expected = {"recipe.yaml", "environment.json", "checkpoints", "metrics.jsonl", "tensorboard"}
+    expected |= {"samples", "generator.safetensors"}
+    if stage == "adversarial":
+        expected.add("discriminator.safetensors")
+    assert names == expected
+    assert read_recipe(folder / "recipe.yaml") == make(stage)
+    assert checkpoints(folder) == ["0001-000000", "0002-000000", "best"]
+    samples = {path.name for path in (folder / "samples").iterdir()}
+    assert samples == {"hr.png", "bicubic.png", "epoch-001.png", "epoch-002.png"}
+    sizes = {Image.open(path).size for path in (folder / "samples").iterdir()}
+    assert sizes == {(48, 48)}  # one validation image
+    environment = json.loads((folder / "environment.json").read_text())
+    assert (environment["device"], environment["precision"]) == ("cpu", "no")
+    assert environment["processes"] == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_metrics_have_a_line_for_each_epoch(whole, stage):
+    lines = read_metrics(whole[stage])
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, STEPS), (2, 2 * STEPS)]
+    losses = {"content"}
+    if stage == "adversarial":
+        losses |= {"total", "perceptual", "adversarial", "discriminator", "d_hr", "d_sr"}
+    for line in lines:
+        assert set(line["losses"]) == losses
+        assert all(0 < value < math.inf for value in line["losses"].values())
+        assert {"psnr", "ssim", "feature_distance"} <= set(line["validation"])
+    # half-way down the cosine, and at its end
+    rates = [line["learning_rate"] for line in lines]
+    assert rates == pytest.approx([1e-3 * 0.505, 1e-3 * 0.01])
+
+
+def test_saved_generator_is_the_average_and_loads(whole):
+    generator = SRResNet(blocks=1, width=4, end_kernel=3)
+    load_weights(generator, whole["content"] / "generator.safetensors")
+    state = load_state(whole["content"] / "checkpoints" / "0002-000000.safetensors")["stage"]
+    for name, value in generator.state_dict().items():
+        assert torch.equal(value, state["average"]["network"][name])
+    trained = state["generator"]["network"]
+    assert any(not torch.equal(v, trained[n]) for n, v in generator.state_dict().items())
+
+
+def test_logged_losses_are_the_means_of_the_steps(make, tmp_path, monkeypatch):
+    seen = []
+    real = ContentStage.step
+
+    def spy(stage, lr, hr):
+        seen.append(real(stage, lr, hr))
+        return seen[-1]
+
+    monkeypatch.setattr(ContentStage, "step", spy)
+    go(make(), tmp_path)
+    values = [losses["content"].item() for losses in seen]
+    found = [line["losses"]["content"] for line in read_metrics(tmp_path)]
+    expected = [np.mean(values[:STEPS]), np.mean(values[STEPS:])]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "measure", "sign"), [("content", "psnr", 1), ("adversarial", "feature_distance", -1)]
+)
+def test_best_is_the_epoch_with_the_best_score(make, tmp_path, monkeypatch, stage, measure, sign):
+    real = runs._Run._validate
+    scores = iter([2.0, 3.0, 1.0])
+
+    def validate(run):
+        return real(run) | {measure: sign * next(scores)}
+
+    monkeypatch.setattr(runs._Run, "_validate", validate)
+    while not go(make(stage, epochs=3), tmp_path, time_budget=0):
+        pass  # interrupted or not, it remembers what the best was
+    assert load_state(tmp_path / "checkpoints" / "best.safetensors")["epoch"] == 2
+
+
+def test_run_that_is_finished_stays_as_it_is(whole, make, tmp_path):
+    folder = shutil.copytree(whole["content"], tmp_path / "run")
+    assert go(make(), folder)
+    assert_same_result(folder, whole["content"])
+
+
+# Interrupted equals uninterrupted
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_run_that_stops_after_each_step_ends_in_the_same_bits(whole, make, tmp_path, stage):
+    calls = 1
+    while not go(make(stage), tmp_path, time_budget=0):
+        epoch, step = divmod(calls, STEPS)
+        assert f"{epoch:04d}-{step:06d}" in checkpoints(tmp_path)
+        calls += 1
+    assert calls == 2 * STEPS
+    assert_same_result(tmp_path, whole[stage])
+
+
+def work(recipe, folder, checkpoint_every, pause):
+    """Train slowly in a process of its own; write down after how many steps it was stopped."""
+    torch.set_num_threads(1)
+    steps = []
+    for stage in (ContentStage, AdversarialStage):
+        real = stage.step
+
+        def slow(self, lr, hr, real=real):
+            time.sleep(pause)
+            steps.append(1)
+            (folder / "steps").write_text(str(len(steps)))
+            return real(self, lr, hr)
+
+        stage.step = slow
+    try:
+        go(recipe, folder, checkpoint_every=checkpoint_every)
+    except KeyboardInterrupt as interrupt:
+        (folder / "interrupted").write_text(f"{len(steps)} {interrupt}")
+
+
+def start(*arguments):
+    process = PROCESSES.Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def wait_for(path, process):
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert process.is_alive() and time.monotonic() < end, f"no {path}"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_run_that_is_killed_at_any_moment_ends_in_the_same_bits(whole, make, tmp_path, stage):
+    recipe = make(stage)
+    for _ in range(3):
+        (tmp_path / "steps").unlink(missing_ok=True)
+        process = start(recipe, tmp_path, 0, 0.02)
+        wait_for(tmp_path / "steps", process)
+        time.sleep(random.uniform(0, 0.15))
+        process.kill()
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 0)
+    assert go(recipe, tmp_path)
+    assert_same_result(tmp_path, whole[stage])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_the_very_step_before_it_ends_the_run(whole, make, tmp_path, number):
+    process = start(make(), tmp_path, 3600, 0.1)
+    wait_for(tmp_path / "steps", process)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 0
+    steps, words = (tmp_path / "interrupted").read_text().split(maxsplit=1)
+    assert words == f"stopped by signal {number.value}, after saving"
+    assert 1 <= int(steps) < STEPS
+    assert checkpoints(tmp_path) == [f"0000-{int(steps):06d}"]
+    assert go(make(), tmp_path)
+    assert_same_result(tmp_path, whole["content"])
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_signal_between_the_look_for_one_and_the_save_is_not_lost(
+    make, tmp_path, monkeypatch, moment
+):
+    """What is asked first is whether to stop, then whether it is time for a checkpoint."""
+    asked = []
+
+    def agree(run, here):
+        asked.append(here)
+        if len(asked) == moment:
+            signal.raise_signal(signal.SIGTERM)
+        return here
+
+    monkeypatch.setattr(runs._Run, "_agree", agree)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="after saving"):
+        go(make(), tmp_path)
+    assert checkpoints(tmp_path) == ["0000-000002"]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_ctrl_c_in_a_notebook_saves_and_is_raised(whole, make, tmp_path, monkeypatch):
+    real = ContentStage.step
+
+    def step(stage, lr, hr):
+        signal.raise_signal(signal.SIGINT)
+        return real(stage, lr, hr)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="after saving"):
+        patch.setattr(ContentStage, "step", step)
+        go(make(), tmp_path)
+    assert checkpoints(tmp_path) == ["0000-000001"]
+    assert go(make(), tmp_path)
+    assert_same_result(tmp_path, whole["content"])
+
+
+def test_two_newest_checkpoints_and_the_best_are_kept(whole, make, begun):
+    assert checkpoints(begun) == ["0001-000001", "0001-000002", "best"]
+    assert go(make(), begun, checkpoint_every=0)
+    assert_same_result(begun, whole["content"])
+
+
+def test_checkpoints_come_by_the_clock(make, tmp_path, monkeypatch):
+    saved = []
+    real = runs._Run._save
+
+    def save(run):
+        saved.append((run.epoch, run.step_in_epoch))
+        real(run)
+
+    monkeypatch.setattr(runs._Run, "_save", save)
+    go(make(), tmp_path / "never", checkpoint_every=math.inf)
+    assert saved == [(1, 0), (2, 0)]
+    saved.clear()
+    go(make(), tmp_path / "always", checkpoint_every=0)
+    assert len(saved) == 2 * STEPS
+
+
+def test_time_budget_counts_from_each_start(make, tmp_path, monkeypatch):
+    clock = iter(range(0, 10**6, 10))  # ten seconds pass each time that somebody looks
+    monkeypatch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert not go(make(), tmp_path, time_budget=25)
+    assert checkpoints(tmp_path) == ["0000-000003"]
+    assert not go(make(), tmp_path, time_budget=25)  # three steps more, one of them in epoch two
+    assert checkpoints(tmp_path) == ["0001-000000", "0001-000001", "best"]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(make, begun):
+    (begun / "checkpoints" / ".0001-000003.safetensors.a1b2c3").write_bytes(b"half")
+    assert go(make(), begun)
+    assert not list((begun / "checkpoints").glob(".*"))
+
+
+# Damage
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    path.write_bytes(data)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_byte, empty])
+def test_damaged_checkpoint_is_said_and_the_one_before_is_used(
+    whole, make, begun, capsys, monkeypatch, damage
+):
+    damage(begun / "checkpoints" / "0001-000002.safetensors")
+    went_on_from = []
+    real = runs._Run.go
+    monkeypatch.setattr(
+        runs._Run, "go", lambda run, *a: (went_on_from.append(run.step_in_epoch), real(run, *a))[1]
+    )
+    # It stops twice: the damaged file must not count among the newest two.
+    assert not go(make(), begun, time_budget=0)
+    said = capsys.readouterr().out
+    assert "0001-000002.safetensors is no whole training state" in said
+    assert "The checkpoint before it is used instead." in said
+    assert not go(make(), begun, time_budget=0)
+    names = [name for name in checkpoints(begun) if "damaged" not in name]
+    assert names == ["0001-000002", "0001-000003", "best"]
+    assert go(make(), begun)
+    assert went_on_from == [1, 2, 3]
+    assert capsys.readouterr().out == ""
+    (begun / "checkpoints" / "0001-000002.damaged").unlink()
+    assert_same_result(begun, whole["content"])
+
+
+def test_without_a_whole_checkpoint_nothing_is_started_anew(make, begun):
+    for path in (begun / "checkpoints").iterdir():
+        cut_short(path)
+    logged = (begun / "metrics.jsonl").read_bytes()
+    with pytest.raises(WeightsError, match=r"No checkpoint in .* is whole\. Delete the folder"):
+        go(make(), begun)
+    assert (begun / "metrics.jsonl").read_bytes() == logged
+    assert checkpoints(begun) == ["0001-000001", "0001-000002", "best"]
+
+
+def test_epochs_after_the_checkpoint_are_forgotten(whole, make, tmp_path):
+    folder = shutil.copytree(whole["content"], tmp_path / "run")
+    (folder / "checkpoints" / "0002-000000.safetensors").unlink()
+    assert not go(make(), folder, time_budget=0)
+    assert [line["epoch"] for line in read_metrics(folder)] == [1]
+
+
+def test_metrics_that_can_not_be_read_are_named(make, begun):
+    (begun / "metrics.jsonl").write_text('{"epoch": 1')
+    with pytest.raises(SRGANError, match=r"metrics\.jsonl is damaged"):
+        go(make(), begun)
+    (begun / "metrics.jsonl").unlink()
+    with pytest.raises(SRGANError, match=r"Could not read .*metrics\.jsonl: No such file"):
+        read_metrics(begun)
+
+
+@pytest.mark.parametrize("what", ["0001-000003", "metrics", "generator", "epoch-002"])
+def test_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on(
+    whole, make, begun, monkeypatch, what
+):
+    real = os.fsync
+
+    def full(descriptor):
+        if what in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    before = checkpoints(begun)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(SRGANError, match=f"Could not write .*{what}.*no space is left"):
+            go(make(), begun, checkpoint_every=0 if what == "0001-000003" else math.inf)
+    assert checkpoints(begun)[:2] == before[:2]
+    assert not list(begun.rglob(".*.*"))  # no temporary file
+    load_state(begun / "checkpoints" / "0001-000002.safetensors")
+    assert go(make(), begun)
+    assert_same_result(begun, whole["content"])
+
+
+def test_full_disk_for_tensorboard_is_an_error_of_this_library(make, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.flush", full)
+    with pytest.raises(SRGANError, match=r"Could not write to .*tensorboard: No space left"):
+        go(make(), tmp_path)
+
+
+# TensorBoard
+
+
+def test_events_say_what_the_metrics_say_each_epoch_once(make, tmp_path):
+    recipe = make("adversarial", epochs=3)
+    assert go(recipe, tmp_path)
+    # back to epoch one, as if the process had been killed before it saved epochs two and three
+    for path in (tmp_path / "checkpoints").glob("000[23]*"):
+        path.unlink()
+    state = tmp_path / "checkpoints" / "0001-000000.safetensors"
+    if not state.exists():
+        other = tmp_path / "other"
+        while not (other / "checkpoints" / state.name).exists():
+            go(recipe, other, time_budget=0)
+        shutil.copy(other / "checkpoints" / state.name, state)
+    time.sleep(1.1)  # files of events are sorted by the second they were begun in
+    assert go(recipe, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    lines = read_metrics(tmp_path)
+    tags = {f"{part}/{name}" for part in ("losses", "validation") for name in lines[0][part]}
+    assert set(events.Tags()["scalars"]) == tags | {"learning_rate"}
+    for tag in events.Tags()["scalars"]:
+        part, _, name = tag.partition("/")
+        expected = [line[part][name] if name else line[part] for line in lines]
+        assert [event.step for event in events.Scalars(tag)] == [1, 2, 3], tag
+        values = [event.value for event in events.Scalars(tag)]
+        assert values == pytest.approx(expected, rel=1e-6), tag
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"learning_rate": 5e-4}, r"learning_rate is 0\.001 there and 0\.0005 here"),
+        ({"data__flips": False}, r"data\.flips is True there and False here"),
+        ({"data__variation": None}, r"data\.variation"),
+        ({"generator__width": 8}, r"generator\.width is 4 there and 8 here"),
+    ],
+)
+def test_folder_of_another_recipe_is_refused_by_the_key_that_differs(make, begun, change, words):
+    before = checkpoints(begun)
+    with pytest.raises(ConfigurationError, match=f"holds a run of another recipe: {words}"):
+        go(make(**change), begun)
+    assert checkpoints(begun) == before
+    assert read_recipe(begun / "recipe.yaml") == make()
+
+
+def test_checkpoints_of_an_unknown_recipe_are_refused(make, begun):
+    (begun / "recipe.yaml").unlink()
+    with pytest.raises(ConfigurationError, match=r"holds a run but no recipe\.yaml"):
+        go(make(), begun)
+
+
+def test_recipe_that_failed_before_any_checkpoint_can_be_mended(make, tmp_path):
+    with pytest.raises(DatasetError):
+        go(make(data__name="sample"), tmp_path)
+    assert not go(make(), tmp_path, time_budget=0)
+    assert read_recipe(tmp_path / "recipe.yaml") == make()
+
+
+def test_folder_that_another_program_trains_into_is_refused(make, tmp_path):
+    process = start(make(), tmp_path, 3600, 0.2)
+    wait_for(tmp_path / "steps", process)
+    with pytest.raises(ConfigurationError, match="Another program is training into"):
+        go(make(), tmp_path)
+    process.kill()
+    process.join()
+    assert not go(make(), tmp_path, time_budget=0)  # the lock went with the process
+
+
+def test_folder_that_is_a_file_is_refused(make, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigurationError, match=r"Can't train into .*run: File exists"):
+        go(make(), tmp_path / "run")
+
+
+def test_empty_validation_set_is_found_before_any_training(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(ContentStage, "step", lambda *_: pytest.fail("trained"))
+    with pytest.raises(DatasetError, match="The 'validation' part of 'sample' holds no image"):
+        go(make(data__name="sample"), tmp_path)
+
+
+def test_images_all_smaller_than_a_crop_are_refused(make, tmp_path):
+    with pytest.raises(ImageError, match=r"no image .*96"):
+        go(make(data__crop_size=96), tmp_path)
+
+
+def test_float16_is_refused_on_a_cpu_before_the_folder_is_made(make, tmp_path):
+    with pytest.raises(ConfigurationError, match="float16 needs a CUDA GPU"):
+        go(make(precision="fp16"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "other", [{"channels": 3}, {"scale": 2}, {"width": 8}, {"bicubic_skip": True}]
+)
+def test_start_from_weights_of_another_generator_is_refused(make, tmp_path, other):
+    made = SRResNet(**({"blocks": 1, "width": 4, "end_kernel": 3} | other))
+    save_weights(made, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"w\.safetensors"):
+        go(make(start_from=str(tmp_path / "w.safetensors")), tmp_path / "run")
+
+
+def test_start_from_takes_the_weights(make, tmp_path):
+    made = SRResNet(blocks=1, width=4, end_kernel=3)
+    save_weights(made, tmp_path / "w.safetensors")
+    built = runs.build_generator(make(start_from=str(tmp_path / "w.safetensors")))
+    for name, value in made.state_dict().items():
+        assert torch.equal(value, built.state_dict()[name])
+
+
+def test_batch_that_processes_can_not_share_is_refused(make, tmp_path):
+    class Three:
+        num_processes, process_index, is_main_process = 3, 0, True
+
+    with pytest.raises(ConfigurationError, match=r"batch_size \(2\) must be a multiple of .*\(3\)"):
+        runs._Run(make(), tmp_path, Three(), False)
+
+
+# Training that comes to nothing
+
+
+def change_losses(monkeypatch, stage, change):
+    real = stage.step
+    count = iter(range(1, 10_000))
+    monkeypatch.setattr(
+        stage, "step", lambda *arguments: change(next(count), real(*arguments)) or {}
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("checkpoint_every", [0, math.inf])
+def test_loss_that_is_not_finite_ends_the_run_with_advice_and_is_never_saved(
+    make, tmp_path, monkeypatch, value, checkpoint_every
+):
+    def broken(number, losses):
+        return {name: loss * (value if number == 7 else 1) for name, loss in losses.items()}
+
+    change_losses(monkeypatch, ContentStage, broken)
+    with pytest.raises(SRGANError) as caught:
+        go(make(), tmp_path, checkpoint_every=checkpoint_every)
+    words = str(caught.value)
+    assert "The content loss is no longer finite in epoch 2, by step " in words
+    assert "Lower learning_rate" in words
+    for path in (tmp_path / "checkpoints").iterdir():
+        assert math.isfinite(sum(map(float, load_state(path)["sums"].values())))
+
+
+def test_weights_that_are_not_finite_are_never_saved(make, tmp_path, monkeypatch):
+    real = ContentStage.step
+
+    def step(stage, lr, hr):
+        losses = real(stage, lr, hr)
+        with torch.no_grad():
+            stage.generator.plain.last.bias.fill_(math.nan)
+        return losses
+
+    monkeypatch.setattr(ContentStage, "step", step)
+    with pytest.raises(SRGANError, match="The SRResNet's weights are no longer finite"):
+        go(make(), tmp_path, checkpoint_every=0)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_discriminator_that_has_won_ends_the_run_with_advice(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_LOOK_EVERY", 1)
+    change_losses(
+        monkeypatch,
+        AdversarialStage,
+        lambda _, losses: losses | {"discriminator": torch.tensor(1e-3)},
+    )
+    with pytest.raises(SRGANError, match=r"has won in epoch 2, by step 5.*discriminator\.width"):
+        go(make("adversarial"), tmp_path)
+
+
+def test_discriminator_that_is_only_good_may_go_on(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "_LOOK_EVERY", 1)
+
+    def good(number, losses):
+        value = 1.0 if number % STEPS == 1 else 1e-3
+        return losses | {"discriminator": torch.tensor(value)}
+
+    change_losses(monkeypatch, AdversarialStage, good)
+    assert go(make("adversarial"), tmp_path)
+
+
+@pytest.mark.parametrize("where", ["step", "start"])
+def test_gpu_out_of_memory_names_half_the_batch(make, tmp_path, monkeypatch, where):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    if where == "step":
+        monkeypatch.setattr(ContentStage, "step", full)
+    else:
+        monkeypatch.setattr(runs, "build_sampler", full)
+    with pytest.raises(SRGANError, match=r"with batch_size 10\. Try batch_size: 5 in the recipe"):
+        go(make(batch_size=10), tmp_path)
+
+
+def test_progress_is_shown_only_if_wanted(make, tmp_path, capsys):
+    go(make(), tmp_path / "quiet", time_budget=0)
+    assert capsys.readouterr() == ("", "")
+    train(make(), tmp_path / "loud", device="cpu", time_budget=0)
+    assert "stage one" in capsys.readouterr().err
+
+
+def test_weights_know_what_they_are_for(whole):
+    for name in ("generator", "discriminator"):
+        with safe_open(whole["adversarial"] / f"{name}.safetensors", framework="pt") as file:
+            network = file.metadata()["network"]
+        assert network == {"generator": "SRResNet", "discriminator": "Discriminator"}[name]
+
+
+def test_path_may_be_a_string(make, tmp_path):
+    assert not go(make(), str(tmp_path), time_budget=0)
+    assert Path(tmp_path / "recipe.yaml").exists()
