@@ -156,7 +156,7 @@ def evaluate(
 ) -> None:
     """Measure models on a data set, print a table and write all numbers as JSON.
 
-    Without --model: bicubic, srresnet and srgan.
+    Without --model: bicubic and srresnet.
 
     \b
     srgan evaluate --out results.json
@@ -165,7 +165,7 @@ def evaluate(
     from srgan_lib.datasets import open_dataset
     from srgan_lib.results import measure, results_table, write_results
 
-    models = model or ["bicubic", "srresnet", "srgan"]
+    models = model or ["bicubic", "srresnet"]
     opened = open_dataset(data, split)
     results = measure(models, opened, device=_device(device), progress=True)
     write_results(results, out)
@@ -181,7 +181,7 @@ def upscale(
     ],
     model: Annotated[
         str, typer.Option(help="A model's name, a weights file or an interpolation.")
-    ] = "srgan",
+    ] = "srresnet",
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("upscaled"),
     format: Annotated[
         Format | None, typer.Option(help="The format to write; the input's by default.")
@@ -249,7 +249,7 @@ def export(
     """Write a model as ONNX, for any height and width. Needs the extra srgan_lib[onnx].
 
     \b
-    srgan export --model srgan --out srgan.onnx
+    srgan export --model srresnet --out srresnet.onnx
     """
     from srgan_lib.export import export_onnx
 

@@ -13,8 +13,8 @@ from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.checkpoints import load_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
-PRETRAINED = ("srresnet", "srresnet_paper", "srgan", "srgan_discriminator")
-"""Names of the weights inside this package. ``recipes/`` holds a recipe for each generator."""
+PRETRAINED = ("srresnet",)
+"""Names of the weights inside this package; ``recipes/`` holds the recipe of each."""
 
 _NETWORKS = {"SRResNet": SRResNet, "Discriminator": Discriminator}
 

@@ -11,6 +11,7 @@ A run folder holds all that a run was made of and all that it made:
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -37,7 +39,7 @@ from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, Weights
 from srgan_lib.evaluation import evaluate, super_resolve
 from srgan_lib.files import write_atomically
 from srgan_lib.hardware import describe_hardware, make_accelerator
-from srgan_lib.images import write_image
+from srgan_lib.images import read_image, write_image
 from srgan_lib.losses import GeneratorLoss
 from srgan_lib.pretrained import weights_path
 from srgan_lib.recipes import Recipe, read_recipe, write_recipe
@@ -190,6 +192,51 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
         raise SRGANError(f"Could not read {path}: {error.strerror}.") from error
     except ValueError as error:
         raise SRGANError(f"{path} is damaged: {error}. Move it elsewhere.") from error
+
+
+def write_film_strip(folder: str | os.PathLike, path: str | os.PathLike, ends: int = 5) -> None:
+    """Draw a run's first and last epochs: a row of sample crops for each, HR at the bottom.
+
+    Args:
+        folder: the run folder.
+        path: the image file to write.
+        ends: number of epochs from the start, and from the end; all if the run is shorter.
+
+    Raises:
+        SRGANError: no epoch has been drawn yet.
+    """
+    epochs = _samples(folder)
+    chosen = epochs if len(epochs) <= 2 * ends else epochs[:ends] + epochs[-ends:]
+    rows = [read_image(file) for file in (*chosen, Path(folder) / "samples" / "hr.png")]
+    line = torch.ones(rows[0].shape[0], 2, rows[0].shape[-1])
+    write_image(path, torch.cat([part for row in rows for part in (row, line)][:-1], dim=-2))
+
+
+def write_gif(folder: str | os.PathLike, path: str | os.PathLike, seconds: float = 0.2) -> None:
+    """Draw a run's sample crops as a GIF with a frame for each epoch.
+
+    Args:
+        folder: the run folder.
+        path: the file to write.
+        seconds: how long a frame stays.
+
+    Raises:
+        SRGANError: no epoch has been drawn yet.
+    """
+    frames = [PIL.Image.open(file) for file in _samples(folder)]
+    data = io.BytesIO()
+    frames[0].save(
+        data, "GIF", save_all=True, append_images=frames[1:], duration=1000 * seconds, loop=0
+    )
+    write_atomically(path, data.getvalue())
+
+
+def _samples(folder: str | os.PathLike) -> list[Path]:
+    """Return the pictures of a run's epochs, in order."""
+    found = sorted((Path(folder) / "samples").glob("epoch-*.png"))
+    if not found:
+        raise SRGANError(f"{folder} holds no samples: train for an epoch first.")
+    return found
 
 
 class _Run:

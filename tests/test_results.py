@@ -1,0 +1,162 @@
+"""Kept evaluations: their intervals, their form, and the committed ones recomputed."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib.checkpoints import save_weights
+from srgan_lib.datasets import open_dataset
+from srgan_lib.errors import ConfigurationError
+from srgan_lib.evaluation import COLUMNS
+from srgan_lib.pretrained import PRETRAINED, load_network, weights_path
+from srgan_lib.recipes import read_recipe
+from srgan_lib.results import bootstrap_interval, measure, results_table, write_results
+from srgan_lib.runs import read_metrics
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for number in range(3):
+        values = torch.randint(256, (40, 49), generator=generator, dtype=torch.uint8)
+        Image.fromarray(values.numpy()).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def test_interval_of_one_patient_is_a_point():
+    assert bootstrap_interval([1.0, 2.0, 6.0], ["a", "a", "a"]) == (3.0, 3.0)
+
+
+def test_interval_resamples_patients_not_images():
+    values, patients = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
+    assert bootstrap_interval(values, patients) == (0.0, 1.0)  # two patients: 0, 1/2 or 1
+    low, high = bootstrap_interval(values, [str(i) for i in range(100)])
+    error = 1.96 * math.sqrt(0.25 / 100)  # of a binomial share
+    assert low == pytest.approx(0.5 - error, abs=0.02)
+    assert high == pytest.approx(0.5 + error, abs=0.02)
+
+
+def test_interval_weighs_images_within_patients_equally():
+    low, high = bootstrap_interval([0.0, 3.0, 3.0], ["a", "b", "b"])
+    assert (low, high) == (0.0, 3.0)
+
+
+def test_measure_writes_what_json_can_hold(folder, tmp_path):
+    network = SRResNet(blocks=1, width=4, bicubic_skip=True)
+    save_weights(network, tmp_path / "tiny.safetensors")
+    model = str(tmp_path / "tiny.safetensors")
+    results = measure(["bicubic", model], open_dataset(folder), progress=False)
+    write_results(results, tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == results
+    assert set(results["methods"]) == {"bicubic", model}
+    assert results["methods"]["bicubic"]["weights_sha256"] is None
+    assert len(results["methods"][model]["weights_sha256"]) == 64
+    for method in results["methods"].values():
+        assert set(method["mean"]) == set(method["interval"]) == set(COLUMNS)
+        for name, values in method["values"].items():
+            assert len(values) == 3
+            assert method["mean"][name] == pytest.approx(sum(values) / 3)
+    # The last convolution of a skip network starts at zero: it is bicubic.
+    assert results["methods"][model]["mean"] == results["methods"]["bicubic"]["mean"]
+    table = results_table(results)
+    assert len(table.splitlines()) == 4
+    assert f"{results['methods']['bicubic']['mean']['psnr']:.2f} [" in table
+
+
+def test_measure_wants_generators_of_one_scale(folder, tmp_path):
+    with pytest.raises(ConfigurationError, match="generators of one scale"):
+        measure([], open_dataset(folder), progress=False)
+    for scale in (2, 4):
+        save_weights(SRResNet(scale=scale, blocks=1, width=4), tmp_path / f"{scale}.safetensors")
+    models = [str(tmp_path / f"{scale}.safetensors") for scale in (2, 4)]
+    with pytest.raises(ConfigurationError, match=r"\['2', '4'\]"):
+        measure(models, open_dataset(folder), progress=False)
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_shipped_weights_are_small_and_match_their_recipe(name):
+    path = weights_path(name)
+    assert path.stat().st_size < 4 * 2**20
+    network = load_network(name)
+    assert not network.training
+    recipe = read_recipe(ROOT / "recipes" / f"{name}.yaml")
+    assert network.arguments == {"channels": 1, **recipe.generator.model_dump()}
+    assert read_recipe(ROOT / "results" / name / "recipe.yaml") == recipe
+    epochs = read_metrics(ROOT / "results" / name)
+    assert [line["epoch"] for line in epochs] == list(range(1, recipe.epochs + 1))
+    assert epochs[-1]["step"] == recipe.steps
+
+
+def _committed(file):
+    return json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", ["test_split.json", "sample_640.json", "sample_full.json"])
+def test_committed_results_are_of_the_shipped_weights(file):
+    committed = _committed(file)
+    for name in PRETRAINED:
+        method = committed["methods"][name]
+        for measure_name, values in method["values"].items():
+            assert method["mean"][measure_name] == pytest.approx(sum(values) / len(values))
+
+
+def _recompute(file, dataset):
+    committed = _committed(file)
+    again = measure(list(committed["methods"]), dataset, progress=False)
+    assert again["data"] == committed["data"]
+    for name, method in committed["methods"].items():
+        assert again["methods"][name]["weights_sha256"] == method["weights_sha256"]
+        for measure_name, mean in method["mean"].items():
+            found = again["methods"][name]["mean"][measure_name]
+            assert found == pytest.approx(mean, rel=1e-3, abs=2e-3), (name, measure_name)
+
+
+def test_results_on_the_sample_can_be_recomputed():
+    _recompute("sample_640.json", open_dataset("sample", width=640))
+
+
+def test_results_on_the_test_split_can_be_recomputed():
+    root = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere") / "covid19-hannover"
+    if not root.is_dir():
+        pytest.skip("SRGAN_DATA_DIR names no folder that holds covid19-hannover")
+    _recompute("test_split.json", open_dataset("covid19-hannover", "test"))
+
+
+def test_srresnet_meets_its_promises():
+    methods = _committed("test_split.json")["methods"]
+    gains = [
+        ours - bicubic
+        for ours, bicubic in zip(
+            methods["srresnet"]["values"]["psnr"], methods["bicubic"]["values"]["psnr"], strict=True
+        )
+    ]
+    assert len(gains) == 53
+    assert sum(gains) / 53 >= 0.75
+    assert sum(gain > 0 for gain in gains) >= 50
+    methods = _committed("sample_640.json")["methods"]
+    gains = [
+        ours - bicubic
+        for ours, bicubic in zip(
+            methods["srresnet"]["values"]["psnr"], methods["bicubic"]["values"]["psnr"], strict=True
+        )
+    ]
+    assert gains[0] >= 1.6 and gains[1] >= 3.8  # RG1 (chest) and RG3 (extremity)
+
+
+def test_model_card_shows_the_committed_results():
+    card = (ROOT / "srgan_lib" / "weights" / "srresnet.md").read_text(encoding="utf-8")
+    committed = _committed("test_split.json")
+    assert results_table(committed) in card
+    methods = committed["methods"]
+    gain = methods["srresnet"]["mean"]["psnr"] - methods["bicubic"]["mean"]["psnr"]
+    assert f"PSNR is {gain:.2f} dB above bicubic" in card
+    parameters = sum(p.numel() for p in load_network("srresnet").parameters())
+    assert f"{parameters:,} parameters" in card
