@@ -92,7 +92,7 @@ def entry_point(*arguments, **options):
     ("arguments", "code", "message"),
     [
         (["--help"], 0, ""),
-        (["info", "srgam"], 1, "Error: Unknown weights 'srgam'. Did you mean 'srgan'?"),
+        (["info", "srresnt"], 1, "Error: Unknown weights 'srresnt'. Did you mean 'srresnet'?"),
         (["info", "--wide"], 2, "No such option"),
         (["enlarge"], 2, "No such command"),
     ],
@@ -486,7 +486,7 @@ def test_export_writes_a_model(srgan, tmp_path, weights):
 
 def test_info_shows_versions_device_and_models(srgan):
     output = srgan("info").output
-    for line in (f"torch: {torch.__version__}", "device: ", "precision: ", "  srgan (", "bicubic"):
+    for line in (f"torch: {torch.__version__}", "device: ", "precision: ", "  srresnet (", "bicubic"):
         assert line in output
 
 
