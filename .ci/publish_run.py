@@ -7,6 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from torch import nn
+
+from srgan_lib.architectures.discriminator import Discriminator
 from srgan_lib.checkpoints import load_weights, save_weights
 from srgan_lib.recipes import read_recipe
 from srgan_lib.runs import build_generator, write_film_strip, write_gif
@@ -18,15 +21,26 @@ def main(folder: Path, name: str) -> None:
     recipe = read_recipe(folder / "recipe.yaml")
     generator = build_generator(recipe)
     load_weights(generator, folder / "generator.safetensors")
-    weights = ROOT / "srgan_lib" / "weights" / f"{name}.safetensors"
-    save_weights(generator, weights, half=True)
+    written = [_halve(generator, name)]
+    if recipe.discriminator is not None:
+        discriminator = Discriminator(recipe.data.channels, **recipe.discriminator.model_dump())
+        load_weights(discriminator, folder / "discriminator.safetensors")
+        written.append(_halve(discriminator, f"{name}_discriminator"))
     results = ROOT / "results" / name
     results.mkdir(parents=True, exist_ok=True)
     for file in ("metrics.jsonl", "environment.json", "recipe.yaml"):
         shutil.copyfile(folder / file, results / file)
     write_film_strip(folder, results / "film_strip.png")
     write_gif(folder, results / "training.gif")
-    print(f"{weights.name}: {weights.stat().st_size / 2**20:.2f} MiB")
+    for weights in written:
+        print(f"{weights.name}: {weights.stat().st_size / 2**20:.2f} MiB")
+
+
+def _halve(network: nn.Module, name: str) -> Path:
+    """Write a network's weights into the package, in half precision."""
+    path = ROOT / "srgan_lib" / "weights" / f"{name}.safetensors"
+    save_weights(network, path, half=True)
+    return path
 
 
 if __name__ == "__main__":

@@ -131,13 +131,18 @@ def train(
     """
     seconds = None if time_budget is None else parse_duration(time_budget)
 
+    from accelerate import PartialState
+
     from srgan_lib.recipes import read_recipe
     from srgan_lib.runs import train as train_by
 
     content = read_recipe(recipe)
     folder = folder or Path("runs") / recipe.stem
     chosen = None if device is None else _device(device)
-    if train_by(content, folder, time_budget=seconds, device=chosen):
+    finished = train_by(content, folder, time_budget=seconds, device=chosen)
+    if not PartialState().is_main_process:
+        return
+    if finished:
         print(f"Finished: {folder / 'generator.safetensors'}")
     else:
         print(f"Stopped and saved. To go on, run the same command again with --folder {folder}")
@@ -156,7 +161,7 @@ def evaluate(
 ) -> None:
     """Measure models on a data set, print a table and write all numbers as JSON.
 
-    Without --model: bicubic and srresnet.
+    Without --model: bicubic, srresnet and srgan.
 
     \b
     srgan evaluate --out results.json
@@ -165,7 +170,7 @@ def evaluate(
     from srgan_lib.datasets import open_dataset
     from srgan_lib.results import measure, results_table, write_results
 
-    models = model or ["bicubic", "srresnet"]
+    models = model or ["bicubic", "srresnet", "srgan"]
     opened = open_dataset(data, split)
     results = measure(models, opened, device=_device(device), progress=True)
     write_results(results, out)
@@ -181,7 +186,7 @@ def upscale(
     ],
     model: Annotated[
         str, typer.Option(help="A model's name, a weights file or an interpolation.")
-    ] = "srresnet",
+    ] = "srgan",
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("upscaled"),
     format: Annotated[
         Format | None, typer.Option(help="The format to write; the input's by default.")
@@ -208,7 +213,7 @@ def upscale(
 
     \b
     srgan upscale chest.png
-    srgan upscale study/ more/ --model srresnet --out enlarged
+    srgan upscale study/ more/ --model srgan --out enlarged
     srgan upscale chest.dcm --format png --tile 128
     """
     from tqdm import tqdm
@@ -249,7 +254,7 @@ def export(
     """Write a model as ONNX, for any height and width. Needs the extra srgan_lib[onnx].
 
     \b
-    srgan export --model srresnet --out srresnet.onnx
+    srgan export --model srgan --out srgan.onnx
     """
     from srgan_lib.export import export_onnx
 

@@ -72,6 +72,8 @@ def make_accelerator(precision: str = "auto", device: torch.device | None = None
         alone = state.num_processes == 1
         if state.mixed_precision != precision or (alone and state.device.type != device.type):
             AcceleratorState._reset_state(reset_partial_state=alone)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # alone, Accelerate takes the current GPU
     return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",

@@ -6,6 +6,7 @@ as they are. Colour images are measured on luma, BT.601 in studio range (16 to 2
 tables do; the two kinds of number must not be compared.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -208,6 +209,46 @@ def detail_energy(image: Tensor, above: float = 0.5) -> float:
     """
     power, radius = _spectrum(image)
     return float(power[radius > above].sum())
+
+
+def lattice_energy(image: Tensor, scale: int = 4, tile: int = 96) -> float:
+    """Return how far an image's spectrum stands out at the frequencies of the generator's grid.
+
+    A pattern that repeats every ``scale`` pixels has all of its energy at multiples of 1 / scale.
+    The power there (3 x 3 frequencies, for the window's width) is divided by what the power
+    around it lets expect, in the same rows and columns: natural images have more of it along
+    the axes. The result is the mean over all such frequencies, about 1 for an image without a
+    lattice. The spectrum is averaged over tiles that overlap by half, each under a
+    Hann window (Welch 1967), so that a lattice counts as much as the eye meets it: locally.
+
+    Args:
+        image: float tensor (C, H, W), at least 24 x 24.
+        scale: the generator's.
+        tile: side of a tile, in pixels; smaller where the image is.
+
+    Raises:
+        ImageError: an image that is too small.
+    """
+    side = min(tile, *image.shape[-2:]) // scale * scale
+    if side < 24:
+        raise ImageError(f"A lattice needs 24 x 24 pixels, not {tuple(image.shape[-2:])}.")
+    tiles = image.to(torch.float64).unfold(-2, side, side // 2).unfold(-2, side, side // 2)
+    tiles = tiles - tiles.mean(dim=(-2, -1), keepdim=True)
+    window = torch.hann_window(side, dtype=tiles.dtype, device=tiles.device)
+    power = torch.fft.fft2(tiles * window[:, None] * window).abs().square()
+    power = power.flatten(0, -3).mean(dim=0)  # (side, side)
+    reach = max(3, side // 16)
+    offset = torch.arange(-reach, reach + 1, device=power.device)
+    near, far = offset.abs() <= 1, offset.abs() > 2
+    ratios = []
+    for ky, kx in itertools.product(range(scale), repeat=2):
+        if (ky, kx) != (0, 0):
+            rows, columns = ((k * side // scale + offset) % side for k in (ky, kx))
+            around = power[rows][:, columns]
+            found = around[near][:, near].mean()
+            expected = around[near][:, far].mean() * around[far][:, near].mean()
+            ratios.append(found * around[far][:, far].mean() / expected.clamp(1e-30))
+    return float(torch.stack(ratios).mean())
 
 
 def _spectrum(image: Tensor) -> tuple[Tensor, Tensor]:

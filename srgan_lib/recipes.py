@@ -31,6 +31,9 @@ _Float = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=Fals
 Positive = Annotated[_Int, Field(ge=1)]
 Rate = Annotated[_Float, Field(gt=0, lt=1)]
 Weight = Annotated[_Float, Field(ge=0)]
+Share = Annotated[_Float, Field(ge=0, le=1)]
+Contrast = Annotated[_Float, Field(gt=0, le=1)]
+Sigma = Annotated[_Float, Field(ge=0.3, le=2)]
 
 
 class _Part(BaseModel):
@@ -38,18 +41,20 @@ class _Part(BaseModel):
 
 
 class VariationPart(_Part):
-    """See :class:`srgan_lib.variation.Variation`; noise is in levels of an 8-bit image here."""
+    """See :class:`srgan_lib.variation.Variation`."""
 
-    blur: Annotated[_Float, Field(ge=0.3, le=2)] = 1.5
-    contrast: tuple[Annotated[_Float, Field(gt=0)], Annotated[_Float, Field(gt=0)]] = (0.4, 1.3)
-    noise: Annotated[_Float, Field(ge=0, le=255)] = 6.0
+    smooth: Share = 0.2
+    blur: tuple[Sigma, Sigma] = (0.5, 1.3)
+    weaker: tuple[Contrast, Contrast] = (0.35, 0.65)
+    stronger: Annotated[_Float, Field(ge=1)] = 1.4
+    mean: tuple[Share, Share] = (0.25, 0.75)
 
-    @field_validator("contrast")
+    @field_validator("blur", "weaker", "mean")
     @classmethod
-    def _ordered(cls, contrast: tuple[float, float]) -> tuple[float, float]:
-        if contrast[0] > contrast[1]:
-            raise ValueError("The smallest factor comes first")
-        return contrast
+    def _ordered(cls, limits: tuple[float, float]) -> tuple[float, float]:
+        if limits[0] > limits[1]:
+            raise ValueError("The smaller value comes first")
+        return limits
 
 
 class DataPart(_Part):
@@ -90,9 +95,12 @@ class LossPart(_Part):
     network: Literal["vgg16", "vgg19"] = "vgg19"
     weights: str = "imagenet"
     layers: dict[str, Weight] = {"relu5_4": 1.0}
+    jitter: Annotated[_Int, Field(ge=0)] = 0
     content_weight: Weight = 1.0
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 1e-3
+    texture_weight: Weight = 0.0
+    lattice_weight: Weight = 0.0
 
     @model_validator(mode="after")
     def _agree(self) -> "LossPart":
@@ -129,6 +137,9 @@ class Recipe(_Part):
         batch_size: crops a step, over all processes together.
         learning_rate: of the generator's Adam.
         discriminator_learning_rate: of the discriminator's Adam; the generator's by default.
+        warm_up: steps in which only the discriminator learns; stage two only.
+        dither: width of the noise added to what the discriminator sees, in grey levels of an
+            8-bit image; stage two only. See :class:`srgan_lib.training.AdversarialStage`.
         schedule: ``"cosine"`` falls to 1 % over the run; ``"constant"`` stays.
         pixel_loss: ``"mse"`` or ``"l1"``; stage one only.
         average_decay: of the moving average of the generator's weights.
@@ -148,6 +159,8 @@ class Recipe(_Part):
     batch_size: Positive = 16
     learning_rate: Rate = 1e-4
     discriminator_learning_rate: Rate | None = None
+    warm_up: Annotated[_Int, Field(ge=0)] = 0
+    dither: Annotated[_Float, Field(ge=0, le=255)] = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     pixel_loss: Literal["mse", "l1"] | None = None
     average_decay: Annotated[_Float, Field(ge=0, lt=1)] = 0.99
@@ -188,6 +201,9 @@ class Recipe(_Part):
         if self.stage == "content":
             for name in ("discriminator", "loss", "discriminator_learning_rate"):
                 if getattr(self, name) is not None:
+                    raise ValueError(f"{name} has no use in the content stage; remove it")
+            for name in ("warm_up", "dither"):
+                if getattr(self, name):
                     raise ValueError(f"{name} has no use in the content stage; remove it")
         else:
             if self.pixel_loss is not None:

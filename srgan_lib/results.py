@@ -1,9 +1,12 @@
 """Evaluations that are kept: what was measured, on which images, and how sure the means are."""
 
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import crop_to_multiple
-from srgan_lib.errors import ConfigurationError
+from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.evaluation import COLUMNS, evaluate
 from srgan_lib.files import write_atomically
 from srgan_lib.hardware import describe_hardware
@@ -26,6 +29,24 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 RESAMPLES = 2000
 """Bootstrap samples behind an interval."""
+
+
+def results_folder() -> Path:
+    """Return the folder of the committed results: evaluations, and a folder for each reference run.
+
+    It lies at the top of the repository, and is installed along with the package.
+
+    Raises:
+        SRGANError: an installation without it.
+    """
+    beside = Path(__file__).parent.parent / "results"
+    if (beside / "test_split.json").is_file():
+        return beside
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files("srgan-lib") or ():
+            if file.parts[-3:] == ("srgan-lib", "results", "test_split.json"):
+                return Path(file.locate()).resolve().parent
+    raise SRGANError("The committed results are not installed; clone the repository to have them.")
 
 
 def measure(

@@ -7,7 +7,7 @@ A run folder holds all that a run was made of and all that it made:
 - ``metrics.jsonl``: a line for each epoch; ``tensorboard/``: the same for TensorBoard;
 - ``samples/``: the fixed validation crops after each epoch;
 - ``generator.safetensors`` and, in stage two, ``discriminator.safetensors``: the weights after
-  the last epoch, the generator's averaged.
+  the newest epoch, the generator's averaged.
 """
 
 import contextlib
@@ -32,7 +32,14 @@ from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.checkpoints import load_state, load_weights, save_state, save_weights
-from srgan_lib.crops import CropSampler
+from srgan_lib.crops import (
+    CropSampler,
+    ImageFile,
+    LoaderSampler,
+    bytes_needed,
+    fits,
+    read_images,
+)
 from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, WeightsError
@@ -44,7 +51,7 @@ from srgan_lib.losses import GeneratorLoss
 from srgan_lib.pretrained import weights_path
 from srgan_lib.recipes import Recipe, read_recipe, write_recipe
 from srgan_lib.training import AdversarialStage, ContentStage, constant, cosine
-from srgan_lib.variation import Variation, with_smaller
+from srgan_lib.variation import Variation
 
 _LOOK_EVERY = 20  # steps between two looks at the losses, each of which waits for the device
 _KEPT = 2  # checkpoints
@@ -138,24 +145,34 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
     loss = GeneratorLoss(
         VGGFeatures(part.deepest, part.network, part.weights),
         layers=part.layers,
+        jitter=part.jitter,
         content_weight=part.content_weight,
         perceptual_weight=part.perceptual_weight,
         adversarial_weight=part.adversarial_weight,
+        texture_weight=part.texture_weight,
+        lattice_weight=part.lattice_weight,
+        scale=recipe.generator.scale,
     )
     return AdversarialStage(
         generator,
         discriminator,
         loss,
         discriminator_learning_rate=recipe.discriminator_learning_rate,
+        warm_up=recipe.warm_up,
+        dither=recipe.dither / 255,
         **common,
     )
 
 
 def build_sampler(recipe: Recipe, device: torch.device, progress: bool = False) -> CropSampler:
-    """Return the sampler of the recipe's training crops."""
+    """Return the sampler of the recipe's training crops.
+
+    Images that fit on the device are kept there. Others stay in the host's memory or, where they
+    don't fit there either, in their files; the batches are the same. ``progress`` says so.
+    """
     data = recipe.data
     dataset = open_dataset(data.name, "train", channels=data.channels, width=data.width)
-    images = with_smaller(dataset.pixels(progress=progress), data.smaller)
+    images = read_images(dataset, data.smaller, progress)
     images = [image for image in images if min(image.values.shape[1:]) >= data.crop_size]
     if not images:
         raise ImageError(
@@ -164,9 +181,16 @@ def build_sampler(recipe: Recipe, device: torch.device, progress: bool = False) 
         )
     variation = None
     if data.variation is not None:
-        part = data.variation
-        variation = Variation(part.blur, part.contrast, part.noise / 255)
-    return CropSampler(
+        variation = Variation(**data.variation.model_dump())
+    size, in_files = bytes_needed(images), isinstance(images[0], ImageFile)
+    sampler = CropSampler if fits(size, device) and not in_files else LoaderSampler
+    if sampler is LoaderSampler and progress:
+        whose, where = ("host", "their files") if in_files else ("GPU", "the host's memory")
+        print(
+            f"The images of {data.name} take {size / 1e9:.2g} GB, too much of the memory of the "
+            f"{whose} (see srgan_lib.crops.MEMORY_SHARE). They stay in {where}."
+        )
+    return sampler(
         images,
         data.crop_size,
         recipe.generator.scale,
@@ -303,6 +327,7 @@ class _Run:
         return self.epoch == self.recipe.epochs
 
     def close(self) -> None:
+        self.sampler.close()
         if self.board is not None:
             with contextlib.suppress(OSError):  # all that matters was written by then
                 self.board.close()
@@ -326,7 +351,7 @@ class _Run:
                     f"The discriminator has won {self._where()}: its loss stayed below {_WON}, so "
                     "the generator has nothing to learn from. Lower "
                     "discriminator_learning_rate or discriminator.width, or start from a "
-                    "generator that was trained for longer."
+                    "generator that was trained for longer, and train into a new folder."
                 )
 
     def _means(self) -> dict[str, float]:
@@ -349,8 +374,8 @@ class _Run:
         if broken:
             raise SRGANError(
                 f"{broken[0]} no longer finite {self._where()}. The last checkpoint is from "
-                "before. Lower learning_rate, or take precision: bf16 or no; if it happens "
-                "again, look for NaN in the images."
+                "before. Lower learning_rate, or take precision: bf16 or no, and train into a "
+                "new folder; if it happens again, look for NaN in the images."
             )
 
     def _where(self) -> str:
@@ -370,12 +395,13 @@ class _Run:
             "step": self.epoch * self.recipe.steps_per_epoch,
             "learning_rate": self.stage.generator.schedule.get_last_lr()[0],
             "losses": means,
-            "validation": measured,
+            # JSON knows no infinity, which LR consistency can be
+            "validation": {k: v if math.isfinite(v) else None for k, v in measured.items()},
             "seconds": round(self.seconds, 1),
         }
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8") if path.exists() else ""
-        write_atomically(path, (lines + json.dumps(line) + "\n").encode())
+        write_atomically(path, (lines + json.dumps(line, allow_nan=False) + "\n").encode())
         self._write_board(line)
         score = measured["psnr"]
         if self.recipe.stage == "adversarial":
@@ -383,12 +409,9 @@ class _Run:
         if score > self.best:
             self.best = score
             self._write_state(self.folder / "checkpoints" / "best.safetensors")
-        if self.epoch == self.recipe.epochs:
-            save_weights(self.stage.average.network, self.folder / "generator.safetensors")
-            if isinstance(self.stage, AdversarialStage):
-                save_weights(
-                    self.stage.discriminator.plain, self.folder / "discriminator.safetensors"
-                )
+        save_weights(self.stage.average.network, self.folder / "generator.safetensors")
+        if isinstance(self.stage, AdversarialStage):
+            save_weights(self.stage.discriminator.plain, self.folder / "discriminator.safetensors")
 
     def _validate(self) -> dict[str, float]:
         """Measure the averaged generator on the validation crops, and draw some of them."""
@@ -410,6 +433,8 @@ class _Run:
                 self.board = SummaryWriter(str(folder), purge_step=line["epoch"])
             for part in ("losses", "validation"):
                 for name, value in line[part].items():
+                    if value is None:
+                        continue
                     self.board.add_scalar(f"{part}/{name}", value, line["epoch"])
             self.board.add_scalar("learning_rate", line["learning_rate"], line["epoch"])
             self.board.flush()

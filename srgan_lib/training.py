@@ -65,29 +65,32 @@ class _Player:
         self.network = torch.compile(network) if compiled else network
         if accelerator.num_processes > 1:
             self.network = accelerator.prepare_model(self.network)
-        adam = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
-        self.optimiser = accelerator.prepare_optimizer(adam)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(adam, schedule)
-        self._adam, self._accelerator = adam, accelerator
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, schedule)
 
-    def update(self, loss: Tensor) -> None:
+    @property
+    def steps(self) -> int:
+        """Number of steps taken."""
+        return self.schedule.last_epoch
+
+    def update(self, loss: Tensor, scaler: torch.amp.GradScaler) -> None:
         """Take one step down the gradient of ``loss``."""
         self.optimiser.zero_grad()
-        self._accelerator.backward(loss)
-        self.optimiser.step()
+        scaler.scale(loss).backward()
+        scaler.step(self.optimiser)
         self.schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.plain.state_dict(),
-            "optimiser": self._adam.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.plain.load_state_dict(state["network"])
-        self._adam.load_state_dict(state["optimiser"])
-        for parameter, values in self._adam.state.items():
+        self.optimiser.load_state_dict(state["optimiser"])
+        for parameter, values in self.optimiser.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 # Fused Adam walks through memory, so its moments must lie as the weights do.
                 values[name] = torch.empty_like(parameter).copy_(values[name])
@@ -127,6 +130,7 @@ class ContentStage:
             raise unknown_name("pixel loss", pixel_loss, PIXEL_LOSSES)
         _check_rate(learning_rate)
         self.accelerator = accelerator or make_accelerator("no")
+        self.scaler = _make_scaler(self.accelerator)
         self.average = MovingAverage(
             generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
         )
@@ -148,7 +152,8 @@ class ContentStage:
         with self.accelerator.autocast():
             sr = self.generator.network(lr)
         loss = self.pixel_loss(sr.float(), hr)
-        self.generator.update(loss)
+        self.generator.update(loss, self.scaler)
+        self.scaler.update()
         self.average.update(self.generator.plain)
         return {"content": loss.detach()}
 
@@ -157,14 +162,15 @@ class ContentStage:
         return {
             "generator": self.generator.state_dict(),
             "average": self.average.state_dict(),
-            "scaler": _scaler_state(self.accelerator),
+            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned."""
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])
-        _load_scaler(self.accelerator, state["scaler"])
+        if state["scaler"]:  # empty where the run was not in float16 before
+            self.scaler.load_state_dict(state["scaler"])
 
 
 class AdversarialStage:
@@ -182,6 +188,11 @@ class AdversarialStage:
         accelerator: says on what and how precisely; by default float32 on the best device.
         learning_rate: of the generator's Adam; 1e-4 in the paper.
         discriminator_learning_rate: of the discriminator's Adam; the generator's by default.
+        warm_up: steps in which only the discriminator learns. A new one knows nothing, and would
+            send a trained generator in a random direction.
+        dither: width of the uniform noise that is added to all images that the discriminator
+            sees. HR images hold whole grey levels and SR images anything between, which would
+            give them away; with the width of one level, 1/255, that is hidden.
         schedule: how both learning rates change.
         average_decay: see :class:`srgan_lib.averaging.MovingAverage`.
         compiled: let ``torch.compile`` fuse the networks' operations.
@@ -200,6 +211,8 @@ class AdversarialStage:
         accelerator: Accelerator | None = None,
         learning_rate: float = 1e-4,
         discriminator_learning_rate: float | None = None,
+        warm_up: int = 0,
+        dither: float = 0.0,
         schedule: Schedule = constant,
         average_decay: float = 0.99,
         compiled: bool = False,
@@ -210,6 +223,7 @@ class AdversarialStage:
         _check_rate(learning_rate)
         _check_rate(discriminator_learning_rate)
         self.accelerator = accelerator or make_accelerator("no")
+        self.scaler = _make_scaler(self.accelerator)
         self.average = MovingAverage(
             generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
         )
@@ -217,6 +231,7 @@ class AdversarialStage:
         self.generator = _Player(generator, learning_rate, *how)
         self.discriminator = _Player(discriminator, discriminator_learning_rate, *how)
         self.loss = loss.to(self.accelerator.device)
+        self.warm_up, self.dither = warm_up, dither
 
     def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Learn from one batch.
@@ -226,24 +241,26 @@ class AdversarialStage:
             hr: (N, C, H, W) in [0, 1].
 
         Returns:
-            ``total``, ``content``, ``perceptual``, ``adversarial`` and ``discriminator``, and
-            the mean probabilities that the discriminator gave to HR and to SR images, ``d_hr``
-            and ``d_sr``; all still on the device.
+            ``total`` and its terms, see :class:`srgan_lib.losses.GeneratorTerms`;
+            ``discriminator``, and the mean probabilities that the discriminator gave to HR and
+            to SR images, ``d_hr`` and ``d_sr``; all still on the device.
         """
         judge = self.discriminator.plain
         with self.accelerator.autocast():
             sr = self.generator.network(lr)
-            logits_hr = self.discriminator.network(hr).float()
-            logits_sr = self.discriminator.network(sr.detach()).float()
+            logits_hr = self.discriminator.network(self._dithered(hr)).float()
+            logits_sr = self.discriminator.network(self._dithered(sr.detach())).float()
         d_loss = discriminator_loss(logits_hr, logits_sr)
-        self.discriminator.update(d_loss)
+        self.discriminator.update(d_loss, self.scaler)
 
         judge.requires_grad_(False)
         with self.accelerator.autocast():
-            terms = self.loss(sr.float(), hr, judge(sr).float())
-        self.generator.update(terms.total)
+            terms = self.loss(sr.float(), hr, judge(self._dithered(sr)).float())
+        if self.discriminator.steps > self.warm_up:
+            self.generator.update(terms.total, self.scaler)
         judge.requires_grad_(True)
 
+        self.scaler.update()
         self.average.update(self.generator.plain)
         return {
             **{name: value.detach() for name, value in terms._asdict().items()},
@@ -252,13 +269,18 @@ class AdversarialStage:
             "d_sr": logits_sr.detach().sigmoid().mean(),
         }
 
+    def _dithered(self, image: Tensor) -> Tensor:
+        if not self.dither:
+            return image
+        return image + self.dither * (torch.rand_like(image, dtype=torch.float32) - 0.5)
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step depends on, but for the crops."""
         return {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
             "average": self.average.state_dict(),
-            "scaler": _scaler_state(self.accelerator),
+            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -266,7 +288,8 @@ class AdversarialStage:
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
         self.average.load_state_dict(state["average"])
-        _load_scaler(self.accelerator, state["scaler"])
+        if state["scaler"]:  # empty where the run was not in float16 before
+            self.scaler.load_state_dict(state["scaler"])
 
 
 @dataclass
@@ -411,14 +434,13 @@ class _Log:
         return self.history
 
 
-def _scaler_state(accelerator: Accelerator) -> dict[str, Any]:
-    """Return the state of float16's loss scaler, empty for other precisions."""
-    return {} if accelerator.scaler is None else accelerator.scaler.state_dict()
+def _make_scaler(accelerator: Accelerator) -> torch.amp.GradScaler:
+    """Return float16's loss scaler, which does nothing at other precisions.
 
-
-def _load_scaler(accelerator: Accelerator, state: dict[str, Any]) -> None:
-    if accelerator.scaler is not None and state:
-        accelerator.scaler.load_state_dict(state)
+    A stage has one, updated once a step: it scales the losses of both networks.
+    """
+    enabled = accelerator.mixed_precision == "fp16"
+    return torch.amp.GradScaler(accelerator.device.type, enabled=enabled)
 
 
 def _check(steps: int, batch_size: int) -> None:

@@ -1,8 +1,8 @@
 """Varying HR images, so that a network meets other sensors than those of its data set.
 
-A GAN that only ever saw one hospital's noise puts that noise into every image. If sharpness,
-contrast and noise of HR vary from crop to crop, the only way to get the texture right is to take
-it from the LR image.
+A GAN that only ever saw one hospital's noise puts that noise into every image. To get the texture
+right it must see in training that there are smoother images, too, and how to tell them: by the
+noise that LR still holds.
 """
 
 import math
@@ -24,33 +24,43 @@ _RADIUS = 4  # of the blur's kernel, in pixels
 class Variation:
     """Random changes of HR crops, independent for each crop.
 
-    In this order: blur half of the crops, change the contrast of three in four around their mean
-    (half of these are also turned into negatives) and move their mean, add noise to half, and
-    round to the bit depth.
+    A share of the crops is made smooth: blurred by a Gaussian, and of less contrast. The blur
+    alone would be cruel: it hardly shows in LR, four times smaller, so that no network could tell
+    which crops it has to leave smooth. With the contrast the noise that is left in LR gets
+    weaker, as it is in images of better sensors. Of the other crops, half get more contrast. All
+    crops of changed contrast get a new mean, and half of them are turned into negatives. Values
+    are clipped to [0, 1] and rounded to the bit depth.
 
     Args:
-        blur: largest standard deviation of the Gaussian blur, in pixels; the smallest is 0.3.
-        contrast: smallest and largest factor of the contrast.
-        noise: largest standard deviation of the added Gaussian noise, as a share of the range;
-            squares of uniform numbers, so that little noise is likelier than much.
+        smooth: share of the crops that are made smooth.
+        blur: smallest and largest standard deviation of the blur, in pixels.
+        weaker: smallest and largest factor of the contrast of smooth crops.
+        stronger: largest factor of the contrast of the others; the smallest is 1.
+        mean: smallest and largest mean of crops of changed contrast.
 
     Raises:
         ConfigurationError: an impossible value.
     """
 
-    blur: float = 1.5
-    contrast: tuple[float, float] = (0.4, 1.3)
-    noise: float = 6 / 255
+    smooth: float = 0.2
+    blur: tuple[float, float] = (0.5, 1.3)
+    weaker: tuple[float, float] = (0.35, 0.65)
+    stronger: float = 1.4
+    mean: tuple[float, float] = (0.25, 0.75)
 
     def __post_init__(self) -> None:
-        if not 0.3 <= self.blur <= _RADIUS / 2:
+        if not 0 <= self.smooth <= 1:
+            raise ConfigurationError(f"smooth must be between 0 and 1, not {self.smooth}.")
+        if not 0.3 <= self.blur[0] <= self.blur[1] <= _RADIUS / 2:
             raise ConfigurationError(
-                f"blur must be between 0.3 and {_RADIUS / 2}, not {self.blur}."
+                f"blur must be 0.3 <= low <= high <= {_RADIUS / 2}, not {self.blur}."
             )
-        if not 0 < self.contrast[0] <= self.contrast[1] < math.inf:
-            raise ConfigurationError(f"contrast must be 0 < low <= high, not {self.contrast}.")
-        if not 0 <= self.noise <= 1:
-            raise ConfigurationError(f"noise must be between 0 and 1, not {self.noise}.")
+        if not 0 < self.weaker[0] <= self.weaker[1] <= 1:
+            raise ConfigurationError(f"weaker must be 0 < low <= high <= 1, not {self.weaker}.")
+        if not 1 <= self.stronger < math.inf:
+            raise ConfigurationError(f"stronger must be 1 or more, not {self.stronger}.")
+        if not 0 <= self.mean[0] <= self.mean[1] <= 1:
+            raise ConfigurationError(f"mean must be 0 <= low <= high <= 1, not {self.mean}.")
 
     def __call__(self, hr: Tensor, generator: torch.Generator, bits: int = 8) -> Tensor:
         """Change crops.
@@ -71,20 +81,17 @@ class Variation:
         def each(values: Tensor) -> Tensor:
             return values.to(hr.device, non_blocking=True)[:, None, None, None]
 
-        sigma = uniform(0.3, self.blur)
-        hr = torch.where(each(uniform(0, 1) < 0.5), _blur(hr, sigma), hr)
+        smooth = uniform(0, 1) < self.smooth
+        hr = torch.where(each(smooth), _blur(hr, uniform(*self.blur)), hr)
 
-        low, high = self.contrast
-        factor = uniform(math.log(low), math.log(high)).exp()
+        more = ~smooth & (uniform(0, 1) < 0.5)
+        weaker, stronger = uniform(*self.weaker), uniform(1, self.stronger)
+        factor = torch.where(smooth, weaker, stronger)
         factor = torch.where(uniform(0, 1) < 0.5, factor, -factor)
         mean = hr.mean((1, 2, 3), keepdim=True)
-        changed = each(uniform(0.25, 0.75)) + each(factor) * (hr - mean)
-        hr = torch.where(each(uniform(0, 1) < 0.75), changed, hr)
-
-        sigma = uniform(0, 1) ** 2 * self.noise * (uniform(0, 1) < 0.5)
-        noise = torch.randn(hr.shape, generator=generator).to(hr.device, non_blocking=True)
-        hr = quantise(hr + each(sigma) * noise, bits)
-        return hr.contiguous(memory_format=torch.channels_last)
+        changed = each(uniform(*self.mean)) + each(factor) * (hr - mean)
+        hr = torch.where(each(smooth | more), changed, hr)
+        return quantise(hr, bits).contiguous(memory_format=torch.channels_last)
 
 
 def with_smaller(images: Sequence[Pixels], factors: Sequence[float]) -> list[Pixels]:

@@ -241,7 +241,7 @@ def test_evaluate_measures_prints_and_writes(srgan, tmp_path, measured):
 
 def test_evaluate_has_models_of_its_own(srgan, measured):
     srgan("evaluate", "--data", "sample")
-    assert measured[0][0] == ["bicubic", "srresnet"]
+    assert measured[0][0] == ["bicubic", "srresnet", "srgan"]
 
 
 # upscale
@@ -486,7 +486,13 @@ def test_export_writes_a_model(srgan, tmp_path, weights):
 
 def test_info_shows_versions_device_and_models(srgan):
     output = srgan("info").output
-    for line in (f"torch: {torch.__version__}", "device: ", "precision: ", "  srresnet (", "bicubic"):
+    for line in (
+        f"torch: {torch.__version__}",
+        "device: ",
+        "precision: ",
+        "  srgan (",
+        "bicubic",
+    ):
         assert line in output
 
 

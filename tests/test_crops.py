@@ -1,13 +1,32 @@
-"""Crops: every position alike, the right pixels, the same for the same seed."""
+"""Crops: every position alike, the right pixels, the same for the same seed and any memory."""
+
+import gc
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
 import torch
 
-from srgan_lib.crops import CropSampler
+from srgan_lib import crops
+from srgan_lib.crops import (
+    CropSampler,
+    ImageFile,
+    LoaderSampler,
+    bytes_needed,
+    device_memory,
+    fits,
+    read_images,
+)
+from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import degrade
-from srgan_lib.errors import ConfigurationError, ImageError
-from srgan_lib.images import Pixels
+from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError
+from srgan_lib.files import write_atomically
+from srgan_lib.images import Pixels, write_image
+from srgan_lib.variation import Variation, with_smaller
+
+VARIED = {"flips": True, "quarter_turns": True, "variation": Variation()}
 
 
 def image(height, width, channels=1, bits=8, seed=0):
@@ -144,3 +163,288 @@ def test_gpu_gives_the_cpu_s_crops():
     expected_lr, expected_hr = CropSampler(images, **options).batch(8)
     torch.testing.assert_close(hr.cpu(), expected_hr, rtol=0, atol=1e-7)
     torch.testing.assert_close(lr.cpu(), expected_lr, rtol=0, atol=2e-5)
+
+
+# Images that don't fit on the device
+
+
+def mixed(channels, bits=(8, 8, 8)):
+    sizes = ((20, 31), (16, 16), (40, 17))
+    return [image(*size, channels, bits[n], n) for n, size in enumerate(sizes)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five files: PNG and TIFF of 8 and 16 bits, one of them too small, one in colour."""
+    path = tmp_path / "images"
+    path.mkdir()
+    shapes = ((1, 40, 50), (3, 48, 33), (1, 64, 64), (1, 32, 90))
+    for number, shape in enumerate(shapes):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(number))
+        write_image(path / f"{number}.png", x, 8)
+    x = torch.rand((1, 35, 70), generator=torch.Generator().manual_seed(4))
+    write_image(path / "4.tif", x, 16)
+    return path
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    monkeypatch.setattr(crops, "MEMORY_SHARE", 0)
+
+
+@pytest.fixture
+def close():
+    """Collect samplers whose workers end with the test."""
+    samplers = []
+    yield lambda sampler: samplers.append(sampler) or sampler
+    for sampler in samplers:
+        sampler.close()
+
+
+def assert_same_batches(sampler, other, sizes=(4, 4, 4, 4, 3, 3, 4)):
+    for size in sizes:
+        for found, expected in zip(sampler.batch(size), other.batch(size), strict=True):
+            assert found.dtype == expected.dtype and torch.equal(found, expected)
+        assert torch.equal(sampler.state(), other.state())
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("images", "options"),
+    [
+        (mixed(1), {}),
+        (mixed(1), {"flips": True}),
+        (mixed(1), VARIED),
+        (mixed(3), VARIED),
+        (mixed(1, (16, 16, 16)), {"quarter_turns": True}),
+        (mixed(3, (8, 16, 8)), {"variation": Variation(), "scale": 2}),
+    ],
+)
+def test_loader_serves_the_very_same_batches(images, options, workers, close):
+    loader = close(LoaderSampler(images, 16, workers=workers, seed=3, **options))
+    assert_same_batches(loader, CropSampler(images, 16, seed=3, **options))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_s_state_is_the_next_batch_s_however_far_it_has_loaded(workers, close):
+    images = mixed(1)
+    sampler = CropSampler(images, 16, **VARIED)
+    loader = close(LoaderSampler(images, 16, workers=workers, **VARIED))
+    assert_same_batches(loader, sampler, (4, 4))
+    state = loader.state()
+    later = [loader.batch(4)[1] for _ in range(3)]
+    # the same sampler goes back, another one starts there, and one of the other kind
+    loader.load_state(state)
+    again = close(LoaderSampler(images, 16, workers=workers, seed=9, **VARIED))
+    again.load_state(state)
+    sampler.load_state(state)
+    for one in (loader, again, sampler):
+        assert all(torch.equal(hr, one.batch(4)[1]) for hr in later)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_crops_drawn_or_cut_by_hand_move_the_loader_on_as_they_should(workers, close):
+    images = mixed(1)
+    sampler = CropSampler(images, 16, **VARIED)
+    loader = close(LoaderSampler(images, 16, workers=workers, **VARIED))
+    for by_hand in ("draw", "crop"):
+        assert_same_batches(loader, sampler, (4, 4))
+        places = [one.draw(5) for one in (loader, sampler)]
+        assert all(map(torch.equal, *places))
+        if by_hand == "crop":
+            assert torch.equal(loader.crop(*places[0]), sampler.crop(*places[1]))
+    assert_same_batches(loader, sampler, (4, 4))
+
+
+def test_loader_leaves_the_global_random_state_alone(close):
+    before = torch.get_rng_state()
+    close(LoaderSampler(mixed(1), 16, workers=1, **VARIED)).batch(4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_images_that_can_not_be_cropped_are_refused_by_the_loader_as_well():
+    with pytest.raises(ImageError, match="Image 0 has 20 x 7 pixels"):
+        LoaderSampler([image(20, 7)], 8)
+    with pytest.raises(ConfigurationError, match="workers must be 0 or more, not -1"):
+        LoaderSampler([image(20, 20)], 8, workers=-1)
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "smaller"), [(1, None, ()), (1, 45, (0.8, 0.5)), (3, None, (0.7,))]
+)
+def test_images_in_files_are_those_that_would_be_in_memory(
+    folder, no_memory, channels, width, smaller
+):
+    dataset = open_dataset(folder, channels=channels, width=width)
+    expected = with_smaller(dataset.pixels(), smaller)
+    found = read_images(dataset, smaller)
+    assert len(found) == len(expected) == 5 * (1 + len(smaller))
+    for file, pixels in zip(found, expected, strict=True):
+        assert isinstance(file, ImageFile) and file.values.is_meta
+        assert file.values.shape == pixels.values.shape
+        assert file.values.dtype == pixels.values.dtype
+        assert file.bits == file.read().bits == pixels.bits
+        assert torch.equal(file.read().values.int(), pixels.values.int())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_serves_the_same_batches_from_files(folder, no_memory, workers, close):
+    dataset = open_dataset(folder, width=60)
+    images, files = with_smaller(dataset.pixels(), [0.8]), read_images(dataset, [0.8])
+    sampler = CropSampler(images, 16, seed=1, **VARIED)
+    loader = close(LoaderSampler(files, 16, workers=workers, seed=1, **VARIED))
+    assert sampler.bits == loader.bits == 16
+    assert_same_batches(loader, sampler)
+
+
+def test_each_batch_reads_a_file_once(folder, no_memory, monkeypatch):
+    loader = LoaderSampler(read_images(open_dataset(folder))[:2], 16, workers=0)
+    read = []
+    real = ImageFile.read
+    monkeypatch.setattr(ImageFile, "read", lambda file: (read.append(file), real(file))[1])
+    loader.batch(30)
+    assert len(read) == 2
+
+
+def test_only_files_have_workers_unless_asked_for(folder, no_memory, monkeypatch):
+    files = read_images(open_dataset(folder))
+    for processors, workers in ((3, 3), (64, 8)):
+        monkeypatch.setattr(crops, "_processors", lambda count=processors: count)
+        assert LoaderSampler(files, 16).workers == workers
+    assert LoaderSampler(mixed(1), 16).workers == 0
+    assert LoaderSampler(files, 16, workers=1).workers == 1
+
+
+# How much fits
+
+
+def test_memory_of_this_machine_is_known_and_most_of_it_is_left_free():
+    with open("/proc/meminfo", encoding="utf-8") as file:
+        total = 1024 * int(file.readline().split()[1])  # MemTotal: ... kB
+    assert device_memory("cpu") == total
+    assert fits(total // 5, "cpu") and not fits(total // 3, "cpu")
+
+
+def test_images_count_with_the_bit_depth_that_they_are_kept_in(folder, no_memory):
+    assert bytes_needed([image(10, 20), image(30, 5, 3)]) == 200 + 450
+    assert bytes_needed([image(10, 20), image(30, 5, bits=16)]) == 2 * (200 + 150)
+    files = read_images(open_dataset(folder), [0.5])
+    sampler = CropSampler([file.read() for file in files], 16)
+    assert bytes_needed(files) == sampler._pixels.nbytes
+
+
+@pytest.mark.parametrize("smaller", [(), (0.8, 0.5)])
+def test_images_are_kept_as_long_as_they_fit(folder, monkeypatch, smaller):
+    dataset = open_dataset(folder)
+    needed = bytes_needed(with_smaller(dataset.pixels(), smaller))
+    monkeypatch.setattr(crops, "MEMORY_SHARE", 0.5)
+    for memory, kind in ((2 * needed, Pixels), (2 * needed - 2, ImageFile)):
+        monkeypatch.setattr(crops, "device_memory", lambda device, memory=memory: memory)
+        assert {type(image) for image in read_images(dataset, smaller)} == {kind}
+
+
+def test_factor_of_smaller_copies_is_checked_before_anything_is_read(folder, monkeypatch):
+    monkeypatch.setattr(crops, "fits", lambda *_: pytest.fail("read"))
+    with pytest.raises(ConfigurationError, match="between 0 and 1, not 2"):
+        read_images(open_dataset(folder), [2])
+
+
+# What goes wrong with files and workers
+
+
+def gone(path):
+    path.unlink()
+
+
+def cut_short(path):
+    write_atomically(path, path.read_bytes()[:60])
+
+
+def another(path):
+    write_image(path, torch.rand(1, 90, 32))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        (gone, ImageError, r"^Could not read \S+0\.png: No such file or directory\.$"),
+        (cut_short, ImageError, r"^Could not read \S+0\.png: the file is damaged"),
+        (
+            another,
+            DatasetError,
+            r"^\S+0\.png has changed .* holds 1 x 90 x 32 .* held 1 x 40 x 50 ",
+        ),
+    ],
+)
+def test_file_that_can_not_be_read_any_more_is_named(
+    folder, no_memory, damage, error, words, workers, close
+):
+    path = folder / "0.png"
+    whole = path.read_bytes()
+    files = read_images(open_dataset(folder))
+    loader = close(LoaderSampler(files[:1], 16, workers=workers))
+    loader.batch(2)
+    damage(path)
+    with pytest.raises(error, match=words):
+        for _ in range(10):  # some batches were loaded before
+            state = loader.state()
+            loader.batch(2)
+    write_atomically(path, whole)
+    loader.load_state(state)
+    sampler = CropSampler([files[0].read()], 16)
+    sampler.load_state(state)
+    assert_same_batches(loader, sampler, (2, 2))
+
+
+def test_worker_that_was_killed_is_an_error_of_this_library(close):
+    before = signal.getsignal(signal.SIGCHLD)
+    loader = close(LoaderSampler(mixed(1), 16, workers=2))
+    loader.batch(2)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(SRGANError, match=r"crops can't be cut: .*worker.*close other programs"):
+        for _ in range(10):
+            loader.batch(2)
+    assert_same_batches(loader, loader_twin(loader), (2,))
+
+
+def loader_twin(loader):
+    sampler = CropSampler(mixed(1), 16)
+    sampler.load_state(loader.state())
+    return sampler
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten"])
+def test_no_worker_outlives_its_sampler(how):
+    loader = LoaderSampler(mixed(1), 16, workers=2, **VARIED)
+    loader.batch(2)
+    loader.batch(3)  # of another size: by other workers
+    assert len(multiprocessing.active_children()) == 2
+    loader.close()
+    assert not multiprocessing.active_children()
+    loader.batch(2)  # starts anew
+    if how == "closed":
+        loader.close()
+    else:
+        gc.disable()  # nor does it wait for the garbage collector
+        try:
+            del loader
+        finally:
+            gc.enable()
+    assert not multiprocessing.active_children()
+
+
+def test_worker_is_out_of_reach_of_signals_to_the_run_s_group(close):
+    close(LoaderSampler(mixed(1), 16, workers=1)).batch(2)
+    (worker,) = multiprocessing.active_children()
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgrp()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_gives_the_sampler_s_batches_on_a_gpu(workers, close):
+    images = mixed(3, (8, 16, 8))
+    loader = close(LoaderSampler(images, 16, workers=workers, device="cuda", **VARIED))
+    assert device_memory("cuda") == torch.cuda.mem_get_info()[1]
+    assert_same_batches(loader, CropSampler(images, 16, device="cuda", **VARIED))

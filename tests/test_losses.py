@@ -14,9 +14,17 @@ from srgan_lib.losses import (
     adversarial_loss,
     content_loss,
     discriminator_loss,
+    lattice_loss,
+    texture_loss,
 )
 
-WEIGHTS = {"content_weight": 2.0, "perceptual_weight": 3.0, "adversarial_weight": 5.0}
+WEIGHTS = {
+    "content_weight": 2.0,
+    "perceptual_weight": 3.0,
+    "adversarial_weight": 5.0,
+    "texture_weight": 7.0,
+    "lattice_weight": 11.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +35,7 @@ def features():
 @pytest.fixture
 def pair():
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.rand(2, 1, 16, 16, generator=generator) for _ in range(2))
+    return tuple(torch.rand(2, 1, 32, 32, generator=generator) for _ in range(2))
 
 
 def test_content_loss_is_the_mean_squared_error():
@@ -86,6 +94,24 @@ def test_perceptual_loss_is_the_rescaled_mean_squared_error_of_features(features
     assert PerceptualLoss(network)(sr, sr).item() == 0
 
 
+def test_jitter_compares_the_same_part_of_both_beginning_anywhere(features, pair):
+    sr, hr = pair
+    plain, jittered = PerceptualLoss(features), PerceptualLoss(features, jitter=3)
+    possible = {
+        round(plain(sr[..., y : y + 29, x : x + 29], hr[..., y : y + 29, x : x + 29]).item(), 5)
+        for y in range(4)
+        for x in range(4)
+    }
+    assert len(possible) == 16
+    torch.manual_seed(0)
+    found = [round(jittered(sr, hr).item(), 5) for _ in range(200)]
+    assert set(found) == possible
+    torch.manual_seed(0)
+    assert round(jittered(sr, hr).item(), 5) == found[0]
+    with pytest.raises(ConfigurationError, match="jitter must be >= 0, not -1"):
+        PerceptualLoss(features, jitter=-1)
+
+
 def test_hr_features_hold_no_graph(features, pair):
     sr, hr = (image.clone().requires_grad_() for image in pair)
     PerceptualLoss(features)(sr, hr).backward()
@@ -100,7 +126,10 @@ def test_total_is_the_weighted_sum_of_the_terms(features, pair):
     torch.testing.assert_close(terms.content, content_loss(sr, hr))
     torch.testing.assert_close(terms.perceptual, PerceptualLoss(features)(sr, hr))
     torch.testing.assert_close(terms.adversarial, adversarial_loss(logits))
+    torch.testing.assert_close(terms.texture, texture_loss(sr, hr))
+    torch.testing.assert_close(terms.lattice, lattice_loss(sr, hr))
     expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
+    expected += 7 * terms.texture + 11 * terms.lattice
     torch.testing.assert_close(terms.total, expected)
     assert min(terms).item() > 0
 
@@ -143,3 +172,89 @@ def test_gradients_of_the_total_are_the_weighted_sum_of_each_term_s(features, pa
 def test_impossible_weights_are_refused(features, change):
     with pytest.raises(ConfigurationError, match="Loss weights must be >= 0"):
         GeneratorLoss(features, **(WEIGHTS | change))
+
+
+def test_texture_and_lattice_cost_nothing_unless_asked_for(features, pair):
+    papers = {name: WEIGHTS[name] for name in list(WEIGHTS)[:3]}
+    terms = GeneratorLoss(features, **papers)(*pair, torch.zeros(2, 1))
+    expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
+    torch.testing.assert_close(terms.total, expected)
+
+
+def test_texture_loss_compares_amounts_not_patterns():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (0.02 * torch.randn(1, 1, 256, 256, generator=generator) for _ in range(2))
+    assert texture_loss(a, a).item() == 0
+    assert texture_loss(a, b).item() < 0.02
+    assert texture_loss(a, 1.1 * b).item() < 0.03
+    # white noise of s holds an amount of s in each direction, and a flat image the least, 0.001
+    assert texture_loss(a, 0 * a).item() == pytest.approx(math.log(20) ** 2, rel=0.03)
+    assert texture_loss(a, 2 * a).item() == pytest.approx(math.log(2) ** 2, rel=0.02)
+    assert texture_loss(a, b).item() == pytest.approx(texture_loss(a, b + 0.5).item(), rel=1e-3)
+
+
+def test_texture_loss_knows_where_and_in_which_direction():
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(1, 1, 64, 64, generator=generator)
+    left, right = noise.clone(), noise.flip(-1)
+    left[..., 32:], right[..., :32] = 0, 0
+    assert texture_loss(left, right).item() > 0.5 * texture_loss(noise, 0 * noise).item()
+    stripes = 0.1 * torch.randn(1, 1, 64, 1, generator=generator).expand(1, 1, 64, 64)
+    assert texture_loss(stripes, stripes.transpose(2, 3)).item() > 5
+
+
+def test_texture_loss_against_a_hand_computation():
+    checkers = 0.1 * ((torch.arange(18)[:, None] + torch.arange(18)) % 2)
+    checkers = checkers[None, None]
+    # second differences: 0.2 along rows and columns, 0.8 along both
+    amounts = [(0.2**2 / 6 + 1e-6) ** 0.5] * 2 + [((0.8 / 6) ** 2 + 1e-6) ** 0.5]
+    expected = sum(math.log(amount / 1e-3) ** 2 for amount in amounts) / 3
+    assert texture_loss(checkers, 0 * checkers).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_texture_loss_has_a_slope_at_no_texture():
+    flat = torch.full((1, 1, 32, 32), 0.5) + 1e-4 * torch.randn(1, 1, 32, 32)
+    flat.requires_grad_()
+    texture_loss(flat, 0.1 * torch.randn(1, 1, 32, 32)).backward()
+    assert torch.isfinite(flat.grad).all() and flat.grad.abs().max() > 0
+
+
+def test_texture_loss_is_exact_under_autocast():
+    a, b = 0.5 + 0.004 * torch.randn(2, 1, 1, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):  # whose steps at 0.5 are as large as the texture
+        inside = texture_loss(a, b).item()
+    assert inside == texture_loss(a, b).item()
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_lattice_loss_is_the_error_s_power_at_the_grid_s_frequencies(scale):
+    hr = torch.rand(2, 1, 32, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wave = (torch.arange(32)[:, None] * torch.ones(48)).double().mul(2 * math.pi / scale).cos()
+    spectrum = torch.fft.fft2(1e-4 * wave, norm="forward").abs().square()
+    at_grid = spectrum[:: 32 // scale, :: 48 // scale].sum() - spectrum[0, 0]
+    bare = lattice_loss(0 * hr, 0 * hr, scale)
+    assert bare.item() == 0
+    found = lattice_loss(1e-4 * wave.expand(2, 1, 32, 48), 0 * hr, scale)  # its texture is even
+    torch.testing.assert_close(found, at_grid)
+
+
+def test_lattice_loss_sees_a_lattice_and_not_brightness():
+    hr = torch.full((2, 3, 32, 32), 0.5)
+    lattice = 0.1 * (torch.rand(4, 4) < 0.5).float().repeat(8, 8)
+    assert lattice_loss(hr + lattice, hr).item() >= lattice.var(correction=0).item()
+    assert lattice_loss(hr + 0.3, hr).item() < 1e-12
+    ramp = torch.linspace(0, 1, 32).expand(2, 3, 32, 32)
+    assert lattice_loss(ramp, ramp).item() < 1e-12
+
+
+def test_lattice_loss_sees_dots_of_changing_sign():
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.05 * torch.randn(1, 1, 192, 192, generator=generator)
+    place = torch.zeros(4, 4)
+    place[1, 2] = 4  # all of the noise's energy at one place of sixteen
+    dots = place.repeat(48, 48) * noise
+    energy = noise.square().mean().item()
+    assert dots.square().mean().item() == pytest.approx(energy, rel=0.05)
+    assert lattice_loss(dots, 0 * dots).item() > 30 * lattice_loss(noise, 0 * noise).item()
+    # natural texture costs next to nothing, and its own pattern counts only as an error
+    assert lattice_loss(noise, noise).item() < 0.01 * energy

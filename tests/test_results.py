@@ -4,19 +4,28 @@ import json
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
+from srgan_lib import results as module
 from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.datasets import open_dataset
-from srgan_lib.errors import ConfigurationError
+from srgan_lib.degradation import degrade
+from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.evaluation import COLUMNS
 from srgan_lib.pretrained import PRETRAINED, load_network, weights_path
 from srgan_lib.recipes import read_recipe
-from srgan_lib.results import bootstrap_interval, measure, results_table, write_results
+from srgan_lib.results import (
+    bootstrap_interval,
+    measure,
+    results_folder,
+    results_table,
+    write_results,
+)
 from srgan_lib.runs import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -81,38 +90,66 @@ def test_measure_wants_generators_of_one_scale(folder, tmp_path):
         measure(models, open_dataset(folder), progress=False)
 
 
+GENERATORS = [name for name in PRETRAINED if not name.endswith("_discriminator")]
+
+
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_shipped_weights_are_small_and_match_their_recipe(name):
     path = weights_path(name)
     assert path.stat().st_size < 4 * 2**20
     network = load_network(name)
     assert not network.training
-    recipe = read_recipe(ROOT / "recipes" / f"{name}.yaml")
-    assert network.arguments == {"channels": 1, **recipe.generator.model_dump()}
-    assert read_recipe(ROOT / "results" / name / "recipe.yaml") == recipe
-    epochs = read_metrics(ROOT / "results" / name)
+    run = name.removesuffix("_discriminator")
+    recipe = read_recipe(ROOT / "recipes" / f"{run}.yaml")
+    part = recipe.generator if run == name else recipe.discriminator
+    assert network.arguments == {"channels": 1, **part.model_dump()}
+    assert read_recipe(ROOT / "results" / run / "recipe.yaml") == recipe
+    epochs = read_metrics(ROOT / "results" / run)
     assert [line["epoch"] for line in epochs] == list(range(1, recipe.epochs + 1))
     assert epochs[-1]["step"] == recipe.steps
+
+
+@pytest.mark.parametrize("run", GENERATORS)
+def test_metrics_are_json_that_strict_readers_take(run):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    for line in (ROOT / "results" / run / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+def test_discriminator_knows_original_crops_from_blurred_ones_at_home():
+    root = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere") / "covid19-hannover"
+    if not root.is_dir():
+        pytest.skip("SRGAN_DATA_DIR names no folder that holds covid19-hannover")
+    image = open_dataset("covid19-hannover", "test")[0]
+    hr = torch.stack([image[:, y : y + 96, x : x + 96] for y in (200, 300) for x in (100, 300)])
+    with torch.no_grad():
+        judge, blurred = load_network("srgan_discriminator"), load_network("srresnet")
+        sr = blurred(degrade(hr)).clamp(0, 1)
+        assert judge(hr).mean() > judge(sr).mean() + 1
 
 
 def _committed(file):
     return json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("file", ["test_split.json", "sample_640.json"])
+@pytest.mark.parametrize("file", ["test_split.json", "sample_640.json", "sample_full.json"])
 def test_committed_results_are_of_the_shipped_weights(file):
     committed = _committed(file)
-    for name in PRETRAINED:
+    for name in GENERATORS:
         method = committed["methods"][name]
         for measure_name, values in method["values"].items():
             assert method["mean"][measure_name] == pytest.approx(sum(values) / len(values))
 
 
-def _recompute(file, dataset):
+def _recompute(file, dataset, names=None):
     committed = _committed(file)
-    again = measure(list(committed["methods"]), dataset, progress=False)
+    names = names or list(committed["methods"])
+    again = measure(names, dataset, progress=False)
     assert again["data"] == committed["data"]
-    for name, method in committed["methods"].items():
+    for name in names:
+        method = committed["methods"][name]
         assert again["methods"][name]["weights_sha256"] == method["weights_sha256"]
         for measure_name, mean in method["mean"].items():
             found = again["methods"][name]["mean"][measure_name]
@@ -121,6 +158,10 @@ def _recompute(file, dataset):
 
 def test_results_on_the_sample_can_be_recomputed():
     _recompute("sample_640.json", open_dataset("sample", width=640))
+
+
+def test_results_on_the_sample_at_full_size_can_be_recomputed():
+    _recompute("sample_full.json", open_dataset("sample"), ["bicubic", "srgan"])
 
 
 def test_results_on_the_test_split_can_be_recomputed():
@@ -160,3 +201,70 @@ def test_model_card_shows_the_committed_results():
     assert f"PSNR is {gain:.2f} dB above bicubic" in card
     parameters = sum(p.numel() for p in load_network("srresnet").parameters())
     assert f"{parameters:,} parameters" in card
+
+
+def test_srgan_s_model_card_shows_the_committed_results():
+    card = (ROOT / "srgan_lib" / "weights" / "srgan.md").read_text(encoding="utf-8")
+    assert results_table(_committed("test_split.json")) in card
+    rows = [("test_split.json", None, "test part, mean of 53 images")]
+    for file, size in (("sample_640.json", "640 px"), ("sample_full.json", "full size")):
+        rows += [(file, 0, f"chest `RG1`, {size}"), (file, 1, f"extremity `RG3`, {size}")]
+    for file, image, label in rows:
+        methods = _committed(file)["methods"]
+        sr, blurred, bicubic = (
+            methods[name]["mean"]
+            if image is None
+            else {measure: values[image] for measure, values in methods[name]["values"].items()}
+            for name in ("srgan", "srresnet", "bicubic")
+        )
+        cells = [f"{sr['psnr'] - bicubic['psnr']:+.2f}"]
+        cells += [
+            f"{sr['feature_distance'] / other['feature_distance']:.2f}"
+            for other in (bicubic, blurred)
+        ]
+        cells += [f"{sr['detail']:.2f}", f"{sr['lr_consistency']:.1f}", f"{sr['lattice']:.2f}"]
+        assert f"| {label} | " + " | ".join(cells) + " |" in card
+    for name in ("srgan", "srgan_discriminator"):
+        parameters = sum(p.numel() for p in load_network(name).parameters())
+        assert f"{parameters:,} parameters" in card
+
+
+def test_srgan_meets_its_promises_at_home():
+    methods = _committed("test_split.json")["methods"]
+    sr, blurred, bicubic = (methods[name]["mean"] for name in ("srgan", "srresnet", "bicubic"))
+    assert sr["psnr"] >= bicubic["psnr"] - 1.5
+    assert sr["lr_consistency"] >= 45
+    assert sr["lattice"] <= 1.5
+    # Less than wanted: 0.65, 0.55 and 0.8; the model card says so.
+    assert sr["feature_distance"] <= 0.70 * blurred["feature_distance"]
+    assert sr["feature_distance"] <= 0.61 * bicubic["feature_distance"]
+    assert 0.6 <= sr["detail"] <= 1.2
+
+
+@pytest.mark.parametrize("file", ["sample_640.json", "sample_full.json"])
+@pytest.mark.parametrize("image", [0, 1])  # RG1 (chest) and RG3 (extremity)
+def test_srgan_takes_its_texture_from_the_image_away_from_home(file, image):
+    methods = _committed(file)["methods"]
+    sr, bicubic = (
+        {measure: values[image] for measure, values in methods[name]["values"].items()}
+        for name in ("srgan", "bicubic")
+    )
+    assert sr["psnr"] >= bicubic["psnr"] - 1.5
+    assert sr["feature_distance"] < bicubic["feature_distance"]
+    assert 0.45 <= sr["detail"] <= 1.5
+
+
+def test_results_folder_is_the_repository_s_or_the_installed_one(tmp_path, monkeypatch):
+    assert results_folder() == ROOT / "results"
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "srgan_lib" / "results.py"))
+    installed = tmp_path / "share" / "srgan-lib" / "results"
+    installed.mkdir(parents=True)
+    (installed / "test_split.json").write_text("{}")
+
+    found = [tmp_path / "srgan_lib" / "x.py", installed / "test_split.json"]
+    found = [SimpleNamespace(parts=path.parts, locate=lambda path=path: path) for path in found]
+    monkeypatch.setattr(module.importlib.metadata, "files", lambda name: found)
+    assert results_folder() == installed
+    monkeypatch.setattr(module.importlib.metadata, "files", lambda name: None)
+    with pytest.raises(SRGANError, match="clone the repository"):
+        results_folder()

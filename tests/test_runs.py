@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -19,9 +20,10 @@ from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from srgan_lib import files, runs
+from srgan_lib import crops, files, runs
 from srgan_lib.architectures import SRResNet
 from srgan_lib.checkpoints import load_state, load_weights, save_weights
+from srgan_lib.crops import CropSampler, ImageFile, LoaderSampler
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError, WeightsError
 from srgan_lib.recipes import check_recipe, read_recipe
 from srgan_lib.runs import read_metrics, train
@@ -388,6 +390,111 @@ def test_what_a_killed_process_left_half_written_is_removed(make, begun):
     (begun / "checkpoints" / ".0001-000003.safetensors.a1b2c3").write_bytes(b"half")
     assert go(make(), begun)
     assert not list((begun / "checkpoints").glob(".*"))
+
+
+# Images that don't fit into memory
+
+
+@pytest.fixture
+def no_memory(monkeypatch):
+    monkeypatch.setattr(crops, "MEMORY_SHARE", 0)
+
+
+def test_run_whose_images_stay_in_files_ends_in_the_same_bits(whole, make, tmp_path, no_memory):
+    for _ in range(3):  # interrupted after a step, when workers have loaded ahead
+        assert not go(make(), tmp_path, time_budget=0)
+    assert checkpoints(tmp_path) == ["0000-000002", "0000-000003"]
+    assert go(make(), tmp_path)
+    assert_same_result(tmp_path, whole["content"])
+    assert not multiprocessing.active_children()
+
+
+def test_run_may_go_on_with_more_or_less_memory(whole, make, tmp_path, monkeypatch):
+    for share in (0, 0.25, 0):
+        monkeypatch.setattr(crops, "MEMORY_SHARE", share)
+        assert not go(make(), tmp_path, time_budget=0)
+    assert go(make(), tmp_path)
+    assert_same_result(tmp_path, whole["content"])
+
+
+@pytest.mark.parametrize(
+    ("device", "host", "gpu", "kind", "said"),
+    [
+        ("cpu", 1e9, 0, CropSampler, ""),
+        ("cuda", 1e9, 1e9, CropSampler, ""),
+        ("cuda", 1e9, 1e3, LoaderSampler, r"memory of the GPU .* stay in the host's memory\.$"),
+        ("cuda", 1e3, 1e9, LoaderSampler, r"memory of the host .* stay in their files\.$"),
+        ("cuda", 1e3, 1e3, LoaderSampler, r"memory of the host .* stay in their files\.$"),
+        ("cpu", 1e3, 0, LoaderSampler, r"memory of the host .* stay in their files\.$"),
+    ],
+)
+def test_memory_decides_where_the_images_stay_and_the_run_says_so(
+    make, monkeypatch, capsys, device, host, gpu, kind, said
+):
+    memory = {"cpu": host, "cuda": gpu}
+    monkeypatch.setattr(crops, "device_memory", lambda device: memory[torch.device(device).type])
+    monkeypatch.setattr(CropSampler, "_keep", lambda sampler, images: None)  # there is no GPU
+    sampler = runs.build_sampler(make(), torch.device(device), progress=True)
+    assert type(sampler) is kind and sampler.device.type == device
+    out = capsys.readouterr().out.strip()
+    assert re.search(said, out) if said else not out
+    if kind is LoaderSampler:
+        in_files = {isinstance(image, ImageFile) for image in sampler._cutter.images}
+        assert in_files == {host == 1e3}
+        runs.build_sampler(make(), torch.device(device))
+        assert capsys.readouterr().out == ""
+
+
+def test_file_that_vanishes_ends_the_run_and_is_named(make, images, tmp_path, no_memory):
+    copy = shutil.copytree(images, tmp_path / "images")
+    real, steps = ContentStage.step, []
+
+    def step(stage, lr, hr):
+        steps.append(1)
+        for path in copy.glob("*.png"):
+            path.unlink()
+        return real(stage, lr, hr)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ContentStage, "step", step)
+        with pytest.raises(ImageError, match=r"Could not read .*images/\d\.png: No such file"):
+            go(make(data__name=str(copy), epochs=50), tmp_path / "run")
+    assert len(steps) < 100
+    assert not multiprocessing.active_children()
+
+
+def work_in_a_group(recipe, folder):
+    """Train from files that are read slowly; tell when the run waits for its fourth batch."""
+    os.setpgrp()
+    multiprocessing.set_start_method("fork", force=True)  # for workers, too, as in any program
+    crops.MEMORY_SHARE = 0
+    read, batches, following = ImageFile.read, iter(range(1, 100)), LoaderSampler._next
+
+    def read_slowly(file):
+        time.sleep(0.5)
+        return read(file)
+
+    def tell(sampler):
+        if next(batches) == 4:
+            (folder / "waits").touch()
+        return following(sampler)
+
+    ImageFile.read, LoaderSampler._next = read_slowly, tell
+    work(recipe, folder, 3600, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_all_processes_of_a_run_still_saves(whole, make, tmp_path, number):
+    """Ctrl-C in a terminal goes to workers, too; they must not die before the run has saved."""
+    process = PROCESSES.Process(target=work_in_a_group, args=(make(), tmp_path))
+    process.start()
+    wait_for(tmp_path / "waits", process)
+    os.killpg(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 0
+    assert f"stopped by signal {number.value}" in (tmp_path / "interrupted").read_text()
+    assert go(make(), tmp_path)
+    assert_same_result(tmp_path, whole["content"])
 
 
 # Damage

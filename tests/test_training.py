@@ -27,7 +27,10 @@ from srgan_lib.training import (
     train_gan,
 )
 
-NAMES = ("total", "content", "perceptual", "adversarial", "discriminator", "d_hr", "d_sr")
+NAMES = (
+    *("total", "content", "perceptual", "adversarial", "texture", "lattice"),
+    *("discriminator", "d_hr", "d_sr"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -346,11 +349,11 @@ def test_generator_s_update_leaves_the_discriminator_and_its_gradients_alone(los
     kept = []
     real = training._Player.update
 
-    def spy(player, value):
+    def spy(player, value, scaler):
         if player is stage.generator:
             assert not any(p.requires_grad for p in critic.parameters())
             kept.append([(p.detach().clone(), p.grad.clone()) for p in critic.parameters()])
-        real(player, value)
+        real(player, value, scaler)
 
     monkeypatch.setattr(training._Player, "update", spy)
     stage.step(*sampler().batch(2))
@@ -513,7 +516,7 @@ def test_adam_s_moments_come_back_in_the_weights_memory_layout(loss, kind):
     other = make_stage(kind, loss)
     other.load_state_dict(taken)
     for part in players:
-        moments = getattr(other, part)._adam.state
+        moments = getattr(other, part).optimiser.state
         assert moments
         for parameter, values in moments.items():
             for name in ("exp_avg", "exp_avg_sq"):
@@ -558,6 +561,107 @@ def test_schedule_sets_the_rate_of_both_networks_before_each_step(loss, kind, mo
     if kind == "adversarial":
         expected = [rate * x for x in factors for rate in (2e-3, 1e-3)]
     assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@KINDS
+def test_loss_scaler_is_updated_once_a_step_and_changes_nothing_else(
+    loss, kind, fused, monkeypatch
+):
+    plain = make_stage(kind, loss, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    monkeypatch.setattr(training, "_make_scaler", lambda accelerator: scaler)
+    scaled = make_stage(kind, loss, fused=fused)
+    scales = []
+    for stage in (plain, scaled):
+        crops = sampler()
+        for _ in range(4):
+            stage.step(*crops.batch(2))
+            scales.append(stage.scaler.get_scale())
+    assert scales == [1, 1, 1, 1, 8, 16, 16, 32]  # doubled after every two steps
+    for one, other in zip(
+        plain.generator.plain.parameters(), scaled.generator.plain.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@KINDS
+def test_step_that_overflows_is_left_out(loss, kind, monkeypatch):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=2)
+    monkeypatch.setattr(training, "_make_scaler", lambda accelerator: scaler)
+    stage = make_stage(kind, loss, fused=False)
+    before = state(stage.generator.plain)
+    lr, hr = sampler().batch(2)
+    stage.step(lr, 1e3 * hr)
+    after = state(stage.generator.plain)
+    weights = [name for name, _ in stage.generator.plain.named_parameters()]
+    assert all(torch.equal(before[name], after[name]) for name in weights)
+    assert stage.scaler.get_scale() == 2.0**126
+
+
+def test_scaler_s_state_comes_back_and_may_be_missing(loss, monkeypatch):
+    def scaler(accelerator):
+        return torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+
+    bfloat = make_stage("content", loss).state_dict()
+    assert bfloat["scaler"] == {}
+    monkeypatch.setattr(training, "_make_scaler", scaler)
+    stage, other = make_stage("content", loss), make_stage("content", loss)
+    stage.step(*sampler().batch(2))
+    stage.step(*sampler().batch(2))
+    other.load_state_dict(copy.deepcopy(stage.state_dict()))
+    assert other.scaler.get_scale() == 16
+    other.load_state_dict(bfloat)  # a run that went on on another GPU
+
+
+def test_only_the_discriminator_learns_while_it_warms_up(loss):
+    stage = make_stage("adversarial", loss, warm_up=2)
+    crops = sampler()
+    moved = []
+    for _ in range(4):
+        before = [p.detach().clone() for p in stage.generator.plain.parameters()]
+        judge = [p.detach().clone() for p in stage.discriminator.plain.parameters()]
+        assert set(stage.step(*crops.batch(2))) == set(NAMES)
+        after = list(stage.generator.plain.parameters())
+        moved.append(any(not torch.equal(x, y) for x, y in zip(before, after, strict=True)))
+        after = list(stage.discriminator.plain.parameters())
+        assert any(not torch.equal(x, y) for x, y in zip(judge, after, strict=True))
+    assert moved == [False, False, True, True]
+    assert stage.generator.steps == 2 and stage.discriminator.steps == 4
+
+
+def test_dither_is_all_that_the_discriminator_sees_besides_the_images(loss):
+    seen = []
+    stage = make_stage("adversarial", loss, dither=0.1)
+    stage.discriminator.plain.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    lr, hr = sampler().batch(2)
+    with torch.no_grad():
+        sr = copy.deepcopy(stage.generator.plain)(lr)
+    stage.step(lr, hr)
+    assert len(seen) == 3
+    for image, found in zip((hr, sr, sr), seen, strict=True):
+        noise = (found - image).detach()
+        assert noise.abs().max() <= 0.05 + 1e-5
+        assert noise.std().item() == pytest.approx(0.1 / 12**0.5, rel=0.1)
+    assert not torch.equal(seen[1], seen[2])
+    seen.clear()
+    plain = make_stage("adversarial", loss)
+    plain.discriminator.plain.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    plain.step(lr, hr)
+    assert seen[0] is hr
+
+
+def test_warm_up_goes_on_where_it_was_interrupted(loss):
+    whole, first = (make_stage("adversarial", loss, warm_up=2) for _ in range(2))
+    crops, other = sampler(), sampler()
+    for _ in range(3):
+        whole.step(*crops.batch(2))
+    first.step(*other.batch(2))
+    second = make_stage("adversarial", loss, warm_up=2)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(2):
+        second.step(*other.batch(2))
+    assert_same(whole.state_dict(), second.state_dict())
 
 
 # The perceptual loss on several layers

@@ -25,8 +25,8 @@ class Draws:
     """Stand for torch.rand: serve what a test wants, in the order that it is asked for."""
 
     def __init__(self, monkeypatch, **values):
-        defaults = {"sigma": 0.5, "blurred": 1, "factor": 0.5, "sign": 0, "mean": 0.5}
-        defaults |= {"contrast": 1, "noise": 0.5, "noisy": 1}  # 1: not chosen
+        defaults = {"smooth": 1, "sigma": 0.5, "more": 1, "weaker": 0.5, "stronger": 0.5}
+        defaults |= {"sign": 0, "mean": 0.5}  # 1: not chosen
         assert set(values) <= set(defaults)
         self.values = list((defaults | values).values())
         monkeypatch.setattr(variation.torch, "rand", self)
@@ -43,7 +43,7 @@ class Draws:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_shape_range_layout_and_levels(channels, bits):
     hr = crops(16, channels, bits=bits)
-    found = Variation(noise=0.2)(hr, chance(), bits)
+    found = Variation(smooth=0.5)(hr, chance(), bits)
     assert found.shape == hr.shape and found.dtype == torch.float32
     assert found.min() >= 0 and found.max() <= 1
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -61,7 +61,7 @@ def test_chance_comes_from_the_generator_alone():
 
 def test_generator_goes_on_by_the_same_amount_whatever_is_drawn():
     states = []
-    for seed, options in [(1, {}), (1, {"noise": 0.0}), (1, {"blur": 0.3, "contrast": (1, 1)})]:
+    for seed, options in [(1, {}), (1, {"smooth": 1.0}), (1, {"smooth": 0.0, "stronger": 1.0})]:
         generator = chance(seed)
         Variation(**options)(crops(), generator)
         states.append(generator.get_state())
@@ -77,28 +77,29 @@ def test_input_is_not_changed():
 
 def test_crops_are_changed_each_by_itself():
     hr = crops(1).expand(64, 1, 24, 24)
-    found = Variation()(hr, chance())
+    found = Variation(smooth=1)(hr, chance())
     assert len({tuple(crop.flatten().tolist()) for crop in found}) > 50
 
 
 def test_each_change_happens_as_often_as_the_docstring_says():
-    flat = torch.full((4000, 1, 9, 9), 0.5)
-    flat[:, :, ::2] = 0.4  # rows, which a blur mixes
-    flat = quantise(flat)
-
-    def changed(**options):
-        settings = {"blur": 0.3, "contrast": (1.0, 1.0), "noise": 0.0} | options
-        return Variation(**settings)(flat, chance())
-
-    moved = changed()
-    negative = (moved[:, 0, 1, 4] < moved[:, 0, 0, 4]).float().mean()
-    assert negative == pytest.approx(0.375, abs=0.03)
-    means = moved.mean((1, 2, 3))
-    spread = means[(means - flat[0].mean()).abs() > 1e-3]
-    assert len(spread) / 4000 == pytest.approx(0.75, abs=0.03)
-    assert spread.min() >= 0.25 - 0.003 and spread.max() <= 0.75 + 0.003
-    noisy = changed(noise=0.3)[:, 0, 1].std(dim=-1) > 1e-6
-    assert noisy.float().mean() == pytest.approx(0.5, abs=0.04)
+    rows = torch.full((4000, 1, 9, 9), 0.5)
+    rows[:, :, ::2] = 0.4  # which a blur mixes
+    rows = quantise(rows, 16)
+    found = Variation(smooth=0.3, blur=(0.5, 0.5), weaker=(0.5, 0.5), stronger=1.4)(
+        rows, chance(), 16
+    )
+    means = found.mean((1, 2, 3))
+    moved = (means - rows[0].mean()).abs() > 1e-3
+    assert moved.float().mean() == pytest.approx(0.3 + 0.7 / 2, abs=0.03)
+    assert means[moved].min() >= 0.25 - 1e-4 and means[moved].max() <= 0.75 + 1e-4
+    steps = found[:, 0, 3, 4] - found[:, 0, 4, 4]  # of 0.1 once
+    blurred = gaussian_blur(rows[:1], [9, 9], [0.5, 0.5])[0, 0]
+    weak = 0.5 * (blurred[3, 4] - blurred[4, 4])
+    smooth = (steps.abs() - weak).abs() < 1e-4
+    assert smooth.float().mean() == pytest.approx(0.3, abs=0.03)
+    assert steps[~smooth].abs().min() > 0.0999 and steps.abs().max() < 0.1401
+    assert (steps < 0).float().mean() == pytest.approx(0.65 / 2, abs=0.03)
+    assert (steps[smooth] < 0).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
 # Each change alone
@@ -120,70 +121,57 @@ def test_each_image_has_a_blur_of_its_own():
         torch.testing.assert_close(one, gaussian_blur(image, [9, 9], [sigma, sigma]))
 
 
-def test_chosen_crops_are_blurred_and_no_others(monkeypatch):
+def test_chosen_crops_are_blurred_and_weakened_and_no_others(monkeypatch):
     hr = crops(4)
-    chosen = torch.tensor([0.1, 0.9, 0.49, 0.5])
-    Draws(monkeypatch, sigma=0.25, blurred=chosen)
-    found = Variation(blur=1.5)(hr, chance())
-    sigma = 0.3 + 0.25 * 1.2
-    blurred = quantise(gaussian_blur(hr, [9, 9], [sigma, sigma]))
+    chosen = torch.tensor([0.1, 0.9, 0.29, 0.3])
+    Draws(monkeypatch, smooth=chosen, sigma=0.25, weaker=0.25, mean=0.3)
+    found = Variation(smooth=0.3, blur=(0.5, 1.5), weaker=(0.2, 0.6), mean=(0.2, 0.7))(hr, chance())
+    blurred = gaussian_blur(hr, [9, 9], [0.75, 0.75])
+    means = blurred.mean((1, 2, 3), keepdim=True)
+    weaker = quantise(0.35 + 0.3 * (blurred - means))
     step = 1.01 / 255  # the two may round a value to different sides
-    for number, is_blurred in enumerate([True, False, True, False]):
-        expected = blurred if is_blurred else hr
+    for number, is_smooth in enumerate([True, False, True, False]):
+        expected = weaker if is_smooth else hr
         torch.testing.assert_close(found[number], expected[number], rtol=0, atol=step)
-        assert (found[number] != expected[number]).float().mean() < 0.01
+        assert (found[number] != expected[number]).float().mean() < 0.02
 
 
 @pytest.mark.parametrize(("sign", "direction"), [(0.2, 1), (0.7, -1)])
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 def test_contrast_is_a_line_through_the_new_mean(monkeypatch, sign, direction, place):
     hr = 0.4 + 0.2 * crops(2)
-    Draws(monkeypatch, factor=place, sign=sign, mean=0.3, contrast=0.5)
-    found = Variation(contrast=(0.5, 1.125))(hr, chance(), 16)
-    factor = direction * 0.5 * (1.125 / 0.5) ** place  # evenly on a logarithmic scale
+    Draws(monkeypatch, more=0.2, stronger=place, sign=sign, mean=0.3)
+    found = Variation(stronger=1.5)(hr, chance(), 16)
+    factor = direction * (1 + 0.5 * place)
     expected = 0.25 + 0.3 * 0.5 + factor * (hr - hr.mean((1, 2, 3), keepdim=True))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_contrast_clips_what_leaves_the_range(monkeypatch):
     hr = torch.tensor([0.0, 1.0]).repeat(12, 6).view(1, 1, 12, 12)
-    Draws(monkeypatch, factor=1, mean=1, contrast=0)
-    found = Variation(contrast=(1, 2))(hr, chance())
+    Draws(monkeypatch, more=0, stronger=1, mean=1)
+    found = Variation(stronger=2)(hr, chance())
     assert set(found.unique().tolist()) == {0.0, 1.0}  # 0.75 -+ 1
-
-
-@pytest.mark.parametrize("drawn", [0.0, 0.5, 1.0])
-def test_noise_has_the_standard_deviation_that_was_drawn(monkeypatch, drawn):
-    hr = torch.full((2, 1, 200, 200), 0.5)
-    Draws(monkeypatch, noise=drawn, noisy=torch.tensor([0.1, 0.9]))
-    found = Variation(noise=0.1)(hr, chance(), 16) - quantise(torch.tensor(0.5), 16)
-    assert found[0].std() == pytest.approx(0.1 * drawn**2, rel=0.02)
-    assert abs(found[0].mean()) < 0.002
-    assert found[1].abs().max() == 0
-    if drawn:
-        across = (found[0, 0, :, 1:] * found[0, 0, :, :-1]).mean() / found[0].var()
-        assert abs(across) < 0.02  # white
-        kurtosis = ((found[0] / found[0].std()) ** 4).mean()
-        assert kurtosis == pytest.approx(3, abs=0.15)  # Gaussian
-
-
-def test_noise_of_an_8_bit_recipe_is_counted_in_its_levels():
-    assert Variation().noise * 255 == pytest.approx(6)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"blur": 0.2}, "blur must be between 0.3 and 2.0, not 0.2"),
-        ({"blur": 2.1}, "blur must be"),
-        ({"blur": math.nan}, "blur must be"),
-        ({"contrast": (0, 1)}, "contrast must be 0 < low <= high"),
-        ({"contrast": (-1, 1)}, "contrast must be"),
-        ({"contrast": (1.2, 1.1)}, "contrast must be"),
-        ({"contrast": (1.0, math.inf)}, "contrast must be"),
-        ({"contrast": (math.nan, 1)}, "contrast must be"),
-        ({"noise": -0.1}, "noise must be between 0 and 1, not -0.1"),
-        ({"noise": 6}, "noise must be between 0 and 1, not 6"),
+        ({"smooth": -0.1}, "smooth must be between 0 and 1, not -0.1"),
+        ({"smooth": 1.1}, "smooth must be"),
+        ({"smooth": math.nan}, "smooth must be"),
+        ({"blur": (0.2, 1)}, r"blur must be 0.3 <= low <= high <= 2.0, not \(0.2, 1\)"),
+        ({"blur": (0.5, 2.1)}, "blur must be"),
+        ({"blur": (1.5, 1.2)}, "blur must be"),
+        ({"weaker": (0, 1)}, "weaker must be 0 < low <= high <= 1"),
+        ({"weaker": (0.5, 1.1)}, "weaker must be"),
+        ({"weaker": (0.6, 0.5)}, "weaker must be"),
+        ({"weaker": (math.nan, 1)}, "weaker must be"),
+        ({"stronger": 0.9}, "stronger must be 1 or more, not 0.9"),
+        ({"stronger": math.inf}, "stronger must be"),
+        ({"mean": (-0.1, 1)}, "mean must be 0 <= low <= high <= 1"),
+        ({"mean": (0.5, 1.1)}, "mean must be"),
+        ({"mean": (0.6, 0.5)}, "mean must be"),
     ],
 )
 def test_impossible_values_are_refused(options, words):

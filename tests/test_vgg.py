@@ -1,7 +1,9 @@
 """VGG features, against torchvision's own networks."""
 
+import os
 import pickle
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,6 +167,36 @@ def test_layer_that_is_not_shipped_says_how_to_get_it(layer, network):
         VGGFeatures(layer, network)
     assert f"ships VGG16 through relu3_3 only, not {network} {layer}" in str(caught.value)
     assert 'weights="imagenet"' in str(caught.value) and "weights=PATH" in str(caught.value)
+
+
+def test_original_weights_come_from_the_data_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "vgg16-imagenet"
+    folder.mkdir()
+    state = {}
+    for name, parameter in torchvision.models.vgg16().features.state_dict().items():
+        state[name] = torch.full_like(parameter, 0.5).half()
+    save_file(state, folder / "vgg16_features_fp16.safetensors")
+    monkeypatch.setenv("SRGAN_DATA_DIR", str(tmp_path))
+    features = VGGFeatures("relu5_3", weights="original")
+    assert features.rescale == 1 / 12.75
+    assert all((p == 0.5).all() for p in features.parameters())
+    with pytest.raises(WeightsError, match=r"not there, or not for vgg19"):
+        VGGFeatures("relu5_3", "vgg19", "original")
+    monkeypatch.setenv("SRGAN_DATA_DIR", str(folder))
+    with pytest.raises(WeightsError, match=r"that SRGAN_DATA_DIR names"):
+        VGGFeatures("relu5_3", weights="original")
+    monkeypatch.delenv("SRGAN_DATA_DIR")
+    with pytest.raises(WeightsError, match=r"that SRGAN_DATA_DIR names"):
+        VGGFeatures("relu5_3", weights="original")
+
+
+def test_original_weights_agree_with_the_shipped_ones(monkeypatch):
+    root = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere")
+    if not (root / "vgg16-imagenet").is_dir():
+        pytest.skip("SRGAN_DATA_DIR names no folder that holds vgg16-imagenet")
+    image = torch.rand(1, 1, 32, 32)
+    original, shipped = (VGGFeatures("relu3_3", weights=w) for w in ("original", "shipped"))
+    torch.testing.assert_close(original(image), shipped(image))
 
 
 def test_weights_of_another_network_are_refused(made):

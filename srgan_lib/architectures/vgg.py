@@ -39,10 +39,12 @@ class VGGFeatures(nn.Module):
         layer: name of the activation.
         network: ``"vgg16"`` or ``"vgg19"`` (the paper's).
         weights: ``"shipped"`` (VGG16 through relu3_3, inside this package, no download),
-            ``"imagenet"`` (torchvision downloads them, about 550 MB), or the path of a
-            ``.safetensors`` or ``.pth`` file with torchvision's names.
+            ``"original"`` (all of the original VGG16, from ``vgg16-imagenet`` in the folder that
+            the environment variable ``SRGAN_DATA_DIR`` names), ``"imagenet"`` (torchvision
+            downloads them, about 550 MB), or the path of a ``.safetensors`` or ``.pth`` file
+            with torchvision's names.
         rescale: factor that the losses apply to the features. Default: 1/12.75 for the shipped
-            weights, 1 for all others.
+            and the original weights, 1 for all others.
 
     Raises:
         ConfigurationError: an unknown network or layer.
@@ -81,7 +83,7 @@ class VGGFeatures(nn.Module):
                 + _HOW_TO_GET
             ) from error
         if rescale is None:
-            rescale = 1 / 12.75 if weights == "shipped" else 1.0
+            rescale = 1 / 12.75 if weights in ("shipped", "original") else 1.0
         self.rescale = rescale
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
@@ -181,6 +183,16 @@ def _read_weights(network: str, layer: str, weights: str | os.PathLike) -> dict[
                 f"{layer}. " + _HOW_TO_GET
             )
         return load_file(str(files("srgan_lib") / "weights" / "vgg16_features_fp16.safetensors"))
+    if weights == "original":
+        folder = os.environ.get("SRGAN_DATA_DIR")
+        path = Path(folder or "") / "vgg16-imagenet" / "vgg16_features_fp16.safetensors"
+        if network != "vgg16" or not folder or not path.is_file():
+            raise WeightsError(
+                "The original weights are those of VGG16, in vgg16-imagenet/"
+                "vgg16_features_fp16.safetensors under the folder that SRGAN_DATA_DIR names; "
+                f"they are not there, or not for {network}. {_HOW_TO_GET}"
+            )
+        weights = path
     if weights == "imagenet":
         if network == "vgg16":
             source = torchvision.models.VGG16_Weights.IMAGENET1K_V1
