@@ -130,7 +130,8 @@ class CropSampler:
         self.generator.set_state(state)
 
     def close(self) -> None:
-        """End the processes that work for the sampler; here there are none."""
+        """End the processes that work for the sampler."""
+        return  # here there are none
 
     def draw(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw crops: image number, top and left, each int64 (size,), on the CPU."""
