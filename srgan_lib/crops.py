@@ -32,7 +32,7 @@ MEMORY_SHARE = 0.25
 The rest is for the networks; and where images are kept in the host's memory, they are there twice
 for a moment, while :class:`CropSampler` joins them."""
 
-_MOST_WORKERS = 8
+_MOST_WORKERS = 8  # by default: each of them holds a whole image while it cuts
 
 
 class CropSampler:
