@@ -154,6 +154,8 @@ def upscale_tiled(
     dtype = {None: torch.float32, 8: torch.uint8, 16: torch.uint16}[bits]
     precision = choose_precision(network, precision)
     side = tile or best_tile(network, precision)
+    if tile is None and max(lr.shape[1:]) <= side + 2 * radius:
+        side = max(lr.shape[1:])  # no more than a tile with its overlap: one piece
     parameter = next(network.parameters(), lr)
     network.to(memory_format=torch.channels_last)
     scale, (channels, height, width) = network.scale, lr.shape

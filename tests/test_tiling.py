@@ -206,6 +206,20 @@ def test_best_tile_keeps_to_the_memory_and_is_larger_for_small_networks():
     assert best_tile(SRResNet(), "bf16") > best_tile(SRResNet(), "no")
 
 
+@pytest.mark.parametrize(("more", "pieces"), [(0, 1), (1, 4)])
+def test_image_that_takes_no_more_than_a_tile_with_its_overlap_is_not_cut(
+    monkeypatch, more, pieces
+):
+    network = lively(blocks=1, width=2)
+    monkeypatch.setattr(tiling, "_MEMORY", 4 * 2 * 4 * (4 * 60) ** 2)  # 60 LR pixels a side
+    side = best_tile(network) + 2 * receptive_radius(network)
+    assert side == 60
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    upscale_tiled(network, torch.rand(1, side + more, side + more), precision="no")
+    assert len(calls) == pieces
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
