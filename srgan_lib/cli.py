@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from srgan_lib.images import Pixels
 
 SCALE = 4
 """The scale of the interpolations; a network brings its own."""
@@ -374,7 +373,7 @@ def _find_images(
 
     Where ``out`` lies inside a folder, it is passed over: its images were enlarged before.
     """
-    from srgan_lib.images import IMAGE_SUFFIXES
+    from srgan_lib.images import IMAGE_SUFFIXES, images_below
 
     found: list[tuple[Path, Path]] = []
     missing: list[SRGANError | MemoryError] = []
@@ -385,10 +384,8 @@ def _find_images(
         inside = given.resolve() in out.resolve().parents
         below = [
             (path, path.relative_to(given))
-            for path in sorted(given.rglob("*"))
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and path.is_file()
-            and not (inside and out.resolve() in path.resolve().parents)
+            for path in images_below(given)
+            if not (inside and out.resolve() in path.resolve().parents)
         ]
         if not below:
             missing.append(ImageError(f"{given} holds no image ({', '.join(IMAGE_SUFFIXES)})."))
@@ -398,23 +395,17 @@ def _find_images(
 
 def _output_name(path: Path, relative: Path, scale: int, format: Format | None) -> Path:
     """Return ``relative`` with the scale in its name and the ending of what is written."""
+    from srgan_lib.images import IMAGE_SUFFIXES, is_dicom
+
     if format is not None:
         suffix = f".{format.value}"
-    elif _is_dicom(path):
+    elif is_dicom(path):
         suffix = ".dcm"
     else:
         suffix = _OUTPUT_SUFFIXES.get(path.suffix.lower(), ".png")
         suffix = ".png" if suffix == ".dcm" else suffix  # named so, and is none
-    return relative.with_name(f"{relative.stem}_x{scale}{suffix}")
-
-
-def _is_dicom(path: Path) -> bool:
-    """Return whether the content is that of a DICOM file; the name doesn't count."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    known = path.suffix.lower() in IMAGE_SUFFIXES  # in 1.2.840.7, .7 is no ending
+    return relative.with_name(f"{relative.stem if known else relative.name}_x{scale}{suffix}")
 
 
 def _check_target(
@@ -442,8 +433,8 @@ def _upscale_file(
     """Enlarge one file."""
     import pydicom
 
-    from srgan_lib.dicom import write_derived
-    from srgan_lib.images import Pixels, read_pixels
+    from srgan_lib.dicom import notice, write_derived
+    from srgan_lib.images import Pixels, is_dicom, read_pixels, write_pixels
     from srgan_lib.tiling import upscale_tiled
 
     pixels = read_pixels(path)
@@ -459,45 +450,16 @@ def _upscale_file(
         progress=sys.stderr.isatty(),
     )
     enlarged = Pixels(values, bits)
+    name = Path(model).stem if model.endswith(".safetensors") else model
     if not as_dicom:
-        _write(target, enlarged)
+        write_pixels(target, enlarged, notice(network.scale, name))
         return
     source = pydicom.Dataset()
-    if _is_dicom(path):
+    if is_dicom(path):
         source = pydicom.dcmread(path, stop_before_pixels=True)
-    name = Path(model).stem if model.endswith(".safetensors") else model
     write_derived(
         target, enlarged, source, scale=network.scale, model=name, keep_patient=keep_patient
     )
-
-
-def _write(path: Path, pixels: "Pixels") -> None:
-    """Write integers as PNG, TIFF or JPEG, without the copies that floats would take."""
-    import io
-
-    import imagecodecs
-    import numpy as np
-    import PIL.Image
-    import tifffile
-
-    from srgan_lib.files import write_atomically
-
-    array = pixels.values.numpy()
-    array = array[0] if array.shape[0] == 1 else np.ascontiguousarray(array.transpose(1, 2, 0))
-    if path.suffix == ".png":
-        data = imagecodecs.png_encode(array)
-    elif path.suffix in (".tif", ".tiff"):
-        buffer = io.BytesIO()
-        photometric = "minisblack" if array.ndim == 2 else "rgb"
-        tifffile.imwrite(buffer, array, photometric=photometric, compression="zlib")
-        data = buffer.getvalue()
-    elif pixels.bits == 16:
-        raise ImageError(f"Could not write {path}: JPEG holds 8 bits only; use png or tiff.")
-    else:
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(array).save(buffer, format="JPEG", quality=95, subsampling=0)
-        data = buffer.getvalue()
-    write_atomically(path, data)
 
 
 if __name__ == "__main__":

@@ -19,22 +19,29 @@ from pathlib import Path
 
 import kagglehub
 import pooch
+import pydicom
 import pydicom.data
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from srgan_lib.degradation import resize
 from srgan_lib.errors import DatasetError, SRGANError, unknown_name
-from srgan_lib.images import IMAGE_SUFFIXES, Pixels, read_pixels, to_channels, to_pixels
+from srgan_lib.files import DATA_DIR_VARIABLE, in_data_dir
+from srgan_lib.images import (
+    IMAGE_SUFFIXES,
+    Pixels,
+    images_below,
+    is_dicom,
+    read_pixels,
+    to_channels,
+    to_pixels,
+)
 
 DATASETS = ("sample", "covid19-hannover", "covid19-radiography")
 """The names that :func:`open_dataset` knows."""
 
 SPLITS = ("train", "validation", "test", "all")
 """The parts of a data set; ``"all"`` is the three others together."""
-
-DATA_DIR_VARIABLE = "SRGAN_DATA_DIR"
-"""Environment variable: a folder that may hold data sets, each under its name."""
 
 _HANNOVER_URL = "https://github.com/ml-workgroup/covid-19-image-repository/archive/ad7ab09.zip"
 _KAGGLE_HANDLE = "tawsifurrahman/covid19-radiography-database"
@@ -164,8 +171,9 @@ def open_dataset(
         split: ``"train"``, ``"validation"``, ``"test"`` or ``"all"``.
         channels: 1 for grey, 3 for RGB, None to leave images as they are.
         width: scale wider images down to this width, by antialiased bicubic.
-        patient_of: for a folder: returns the patient's id for a file. Without it every file
-            counts as a patient of its own.
+        patient_of: for a folder: returns the patient's id for a file. Without it, DICOM files
+            with the same PatientID belong together, and any other file counts as a patient of
+            its own.
 
     Raises:
         DatasetError: missing, incomplete or altered images, a failed download, an empty part.
@@ -249,7 +257,7 @@ def _sample() -> dict[str, list[Record]]:
 
 def _hannover() -> dict[str, list[Record]]:
     manifest = _read_manifest()
-    folder = _in_data_dir("covid19-hannover")
+    folder = in_data_dir("covid19-hannover")
     if folder is None:
         folder = cache_folder() / "covid19-hannover"
         if not folder.is_dir():
@@ -335,7 +343,7 @@ def extract(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
 
 
 def _radiography() -> dict[str, list[Record]]:
-    folder = _in_data_dir("covid19-radiography")
+    folder = in_data_dir("covid19-radiography")
     if folder is None:
         try:
             folder = Path(kagglehub.dataset_download(_KAGGLE_HANDLE))
@@ -355,22 +363,30 @@ def _radiography() -> dict[str, list[Record]]:
 
 
 def _images_below(folder: Path, patient_of: Callable[[Path], str] | None) -> list[Record]:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    paths = images_below(folder)
     if not paths:
         raise DatasetError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
     names = [path.relative_to(folder).as_posix() for path in paths]
-    patients = [patient_of(path) for path in paths] if patient_of else names
+    if patient_of:
+        patients = [patient_of(path) for path in paths]
+    else:
+        ids: dict[str, str] = {}  # numbered, since a PatientID must not reach a results file
+        patients = []
+        for path, name in zip(paths, names, strict=True):
+            known = _patient_id(path)
+            patients.append(ids.setdefault(known, f"patient {len(ids) + 1}") if known else name)
     return [Record(*fields) for fields in zip(paths, patients, names, strict=True)]
 
 
-def _in_data_dir(name: str) -> Path | None:
-    """Return the data set's folder under ``SRGAN_DATA_DIR``, if there is one."""
-    root = os.environ.get(DATA_DIR_VARIABLE)
-    return Path(root) / name if root and (Path(root) / name).is_dir() else None
+def _patient_id(path: Path) -> str:
+    """Return the PatientID of a DICOM file; empty if it has none or is something else."""
+    if not is_dicom(path):
+        return ""
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(dataset.get("PatientID") or "").strip()
+    except Exception:  # a damaged file is named when it is read
+        return ""
 
 
 def _check_hash(path: Path, data: bytes, digest: str) -> None:

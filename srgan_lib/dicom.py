@@ -110,6 +110,14 @@ def write_derived(
     write_atomically(path, buffer.getvalue())
 
 
+def notice(scale: int, model: str) -> str:
+    """Return what an enlarged image must say of itself, in whatever file it is written."""
+    return (
+        f"Synthetic image: enlarged {scale} times by super-resolution, model {model} of "
+        f"srgan_lib {__version__}. Details may be invented. Not for diagnosis."
+    )
+
+
 def _describe(derived: Dataset, source: Dataset, scale: int, model: str) -> None:
     """Say what the image is, by what it was made, and from what."""
     # Secondary Capture (PS3.3, A.8.1), whatever the source is. The classes of a detector's
@@ -122,10 +130,7 @@ def _describe(derived: Dataset, source: Dataset, scale: int, model: str) -> None
     derived.SeriesInstanceUID = generate_uid(prefix=None)
     derived.SeriesNumber, derived.InstanceNumber = "", "1"
     derived.Modality = _code(source, "Modality") or "OT"
-    text = (
-        f"Synthetic image: enlarged {scale} times by super-resolution, model {model} of "
-        f"srgan_lib {__version__}. Details may be invented. Not for diagnosis."
-    )
+    text = notice(scale, model)
     derived.DerivationDescription = text[:1024]
     derived.ImageComments = text
     derived.SeriesDescription = f"Synthetic x{scale}, not for diagnosis: {model}"[:64]

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old file or the whole new one, never a half."""
+"""Where data lies, and writing files so that a reader sees the old or the whole new one."""
 
 import errno
 import os
@@ -6,6 +6,15 @@ import tempfile
 from pathlib import Path
 
 from srgan_lib.errors import SRGANError
+
+DATA_DIR_VARIABLE = "SRGAN_DATA_DIR"
+"""Environment variable: a folder that may hold data sets and weights, each under its name."""
+
+
+def in_data_dir(name: str) -> Path | None:
+    """Return the folder of this name under ``SRGAN_DATA_DIR``, if there is one."""
+    root = os.environ.get(DATA_DIR_VARIABLE)
+    return Path(root) / name if root and (Path(root) / name).is_dir() else None
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:

@@ -14,6 +14,7 @@ Rules for what files may hold beside plain grey or RGB:
 
 import io
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +121,31 @@ def read_pixels(path: str | os.PathLike) -> Pixels:
     return _to_pixels(array)
 
 
+def is_dicom(path: str | os.PathLike) -> bool:
+    """Return whether a file's content is DICOM; its name doesn't count."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def images_below(folder: str | os.PathLike) -> list[Path]:
+    """Return the image files in a folder and in those inside it, sorted.
+
+    They are known by their endings, see :data:`IMAGE_SUFFIXES`, and DICOM files also by their
+    content, since scanners and archives often name them otherwise. A ``DICOMDIR``, which lists
+    files and holds no image, is passed over.
+    """
+    return sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+        and path.name != "DICOMDIR"
+        and (path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
+    )
+
+
 def write_image(path: str | os.PathLike, image: Tensor, bits: int = 8) -> None:
     """Write an image as PNG, TIFF or JPEG, chosen by the file name's ending.
 
@@ -134,26 +160,54 @@ def write_image(path: str | os.PathLike, image: Tensor, bits: int = 8) -> None:
         ImageError: a wrong shape, NaN or infinite values, or a format that can't hold them.
         SRGANError: the file can't be written.
     """
+    write_pixels(path, to_pixels(image, bits))
+
+
+def write_pixels(path: str | os.PathLike, pixels: Pixels, comment: str = "") -> None:
+    """Write integers as :func:`write_image` writes floats, without the copies that those take.
+
+    Args:
+        path: see :func:`write_image`.
+        pixels: the image.
+        comment: a text to keep in the file, where viewers show it among its properties.
+
+    Raises:
+        ImageError: a format that can't hold them.
+        SRGANError: the file can't be written.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
-    array = to_pixels(image, bits).values.cpu().numpy()
+    array = pixels.values.cpu().numpy()
     array = array[0] if array.shape[0] == 1 else array.transpose(1, 2, 0)
+    comment = comment.encode("ascii", "replace").decode()  # all that TIFF can hold
     if suffix == ".png":
-        data = imagecodecs.png_encode(np.ascontiguousarray(array))
+        data = _with_comment(imagecodecs.png_encode(np.ascontiguousarray(array)), comment)
     elif suffix in (".tif", ".tiff"):
         buffer = io.BytesIO()
         photometric = "minisblack" if array.ndim == 2 else "rgb"
-        tifffile.imwrite(buffer, array, photometric=photometric, compression="zlib")
+        options = {"description": comment, "metadata": None} if comment else {}
+        tifffile.imwrite(buffer, array, photometric=photometric, compression="zlib", **options)
         data = buffer.getvalue()
-    elif suffix in (".jpg", ".jpeg") and bits == 8:
+    elif suffix in (".jpg", ".jpeg") and pixels.bits == 8:
         buffer = io.BytesIO()
-        PIL.Image.fromarray(array).save(buffer, format="JPEG", quality=95, subsampling=0)
+        picture = PIL.Image.fromarray(array)
+        picture.save(buffer, format="JPEG", quality=95, subsampling=0, comment=comment)
         data = buffer.getvalue()
     elif suffix in (".jpg", ".jpeg"):
         raise ImageError(f"Could not write {path}: JPEG holds 8 bits only; use .png or .tif.")
     else:
         raise ImageError(f"Could not write {path}: its name must end in .png, .tif or .jpg.")
     write_atomically(path, data)
+
+
+def _with_comment(png: bytes, comment: str) -> bytes:
+    """Put a text chunk behind the header of a PNG file (PNG specification, 11.3.3.2)."""
+    if not comment:
+        return png
+    chunk = b"tEXtComment\0" + comment.encode("ascii")
+    framed = (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    header = 33  # bytes of the signature and the chunk IHDR
+    return png[:header] + framed + png[header:]
 
 
 def to_pixels(image: Tensor, bits: int = 8) -> Pixels:

@@ -281,6 +281,20 @@ def test_upscale_writes_another_format_when_asked(srgan, tmp_path, format, suffi
     assert (tmp_path / f"upscaled/a_x4.{suffix}").read_bytes().startswith(magic)
 
 
+@pytest.mark.parametrize("format", ["png", "tiff", "jpg"])
+def test_upscale_marks_its_images_as_synthetic(srgan, tmp_path, format):
+    image(tmp_path / "a.png")
+    (tmp_path / "weights").mkdir()
+    network = SRResNet(blocks=1, width=2)
+    save_weights(network, tmp_path / "weights" / "mür.safetensors")
+    srgan("upscale", "a.png", "--model", "weights/mür.safetensors", "--format", format)
+    with PIL.Image.open(tmp_path / f"upscaled/a_x4.{format}") as found:
+        texts = {"png": found.info.get("Comment"), "jpg": found.info.get("comment")}
+        text = found.tag_v2[270] if format == "tiff" else texts[format]
+    text = text if isinstance(text, str) else text.decode()
+    assert "model m?r of srgan_lib" in text and text.endswith("Not for diagnosis.")
+
+
 def test_upscale_writes_no_jpeg_of_16_bits(srgan, tmp_path):
     image(tmp_path / "a.png", bits=16)
     result = srgan("upscale", "a.png", "--model", "bicubic", "--format", "jpg", code=1)
@@ -429,6 +443,16 @@ def test_upscale_knows_dicom_by_its_content(srgan, tmp_path):
     image(tmp_path / "real.png").rename(tmp_path / "false.dcm")
     srgan("upscale", "scan", "false.dcm", "--model", "bicubic")
     assert files_below(tmp_path / "upscaled") == ["false_x4.png", "scan_x4.dcm"]
+
+
+def test_upscale_finds_dicom_files_of_any_name_in_folders(srgan, tmp_path):
+    (tmp_path / "study").mkdir()
+    for name in ("1.2.840.1", "1.2.840.2", "IM0001", "DICOMDIR"):
+        small_dicom(tmp_path / "study" / name)
+    (tmp_path / "study" / "notes").write_text("no image")
+    srgan("upscale", "study", "--model", "bicubic")
+    expected = ["1.2.840.1_x4.dcm", "1.2.840.2_x4.dcm", "IM0001_x4.dcm"]
+    assert files_below(tmp_path / "upscaled") == expected
 
 
 def test_upscale_turns_dicom_into_png_and_png_into_dicom(srgan, tmp_path):

@@ -11,8 +11,11 @@ import kagglehub
 import numpy as np
 import PIL.Image
 import pooch
+import pydicom
 import pytest
 import torch
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from srgan_lib import datasets
 from srgan_lib.architectures import Interpolation
@@ -148,6 +151,32 @@ def test_folder_gives_the_images_in_it_and_below_in_order(tmp_path):
     assert len(found.patients) == 4
     assert [round(float(image.mean()) * 255) for image in found] == [1, 0, 2, 3]
     assert "4 images of 4 patients" in repr(found)
+
+
+def test_folder_finds_dicom_files_by_their_content(tmp_path):
+    folder_of_images(tmp_path, ["a.png"])
+    for name in ("IM0001", "DICOMDIR"):  # 128 bytes that mean nothing, and the mark
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "empty").touch()
+    assert [record.name for record in open_dataset(tmp_path).records] == ["IM0001", "a.png"]
+
+
+def test_dicom_files_of_a_folder_belong_to_their_patients_who_stay_unnamed(tmp_path):
+    folder_of_images(tmp_path, ["0.png"])
+    for name, patient in (("1.dcm", "Planted 7"), ("2", "Other"), ("3", "Planted 7"), ("4", "")):
+        dataset = pydicom.Dataset()
+        dataset.PatientID = patient
+        dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2"
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.save_as(tmp_path / name, enforce_file_format=True)
+    (tmp_path / "5").write_bytes(bytes(128) + b"DICM" + b"damaged")
+    found = open_dataset(tmp_path)
+    expected = ["0.png", "patient 1", "patient 2", "patient 1", "4", "5"]
+    assert [record.patient for record in found.records] == expected
+    assert "Planted" not in repr(found) + str(found.records)
+    named = open_dataset(tmp_path, patient_of=lambda path: path.name[:1])
+    assert [record.patient for record in named.records] == list("012345")
 
 
 def test_folder_is_split_by_patient_of(tmp_path):

@@ -27,6 +27,7 @@ from srgan_lib.images import (
     to_channels,
     to_pixels,
     write_image,
+    write_pixels,
 )
 
 RNG = np.random.default_rng(0)
@@ -112,6 +113,25 @@ def test_png_and_tiff_hold_every_value_exactly(tmp_path, suffix, array, bits):
         tifffile.imread(path) if suffix != ".png" else imagecodecs.png_decode(path.read_bytes())
     )
     assert np.array_equal(outside, array)  # other programs read the same values
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_comment_is_kept_beside_the_same_pixels(tmp_path, suffix, channels):
+    values = torch.arange(channels * 256, dtype=torch.int32).remainder(256).to(torch.uint8)
+    pixels = Pixels(values.view(channels, 16, 16), 8)
+    plain, marked = tmp_path / f"plain.{suffix}", tmp_path / f"marked.{suffix}"
+    write_pixels(plain, pixels)
+    write_pixels(marked, pixels, "made by naïve hands")
+    assert torch.equal(read_pixels(plain).values, read_pixels(marked).values)
+    with PIL.Image.open(plain) as image:
+        assert "Comment" not in image.info and not image.info.get("comment")
+    with PIL.Image.open(marked) as image:
+        image.load()  # checks each chunk's checksum
+        names = {"png": "Comment", "jpg": "comment"}
+        text = image.tag_v2[270] if suffix == "tif" else image.info[names[suffix]]
+    text = text if isinstance(text, str) else text.decode()
+    assert text == "made by na?ve hands"
 
 
 def test_all_levels_survive_a_round_trip_through_float():

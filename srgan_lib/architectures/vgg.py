@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from srgan_lib.errors import ConfigurationError, ImageError, WeightsError, unknown_name
+from srgan_lib.files import in_data_dir
 from srgan_lib.images import to_channels
 
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -184,9 +185,9 @@ def _read_weights(network: str, layer: str, weights: str | os.PathLike) -> dict[
             )
         return load_file(str(files("srgan_lib") / "weights" / "vgg16_features_fp16.safetensors"))
     if weights == "original":
-        folder = os.environ.get("SRGAN_DATA_DIR")
-        path = Path(folder or "") / "vgg16-imagenet" / "vgg16_features_fp16.safetensors"
-        if network != "vgg16" or not folder or not path.is_file():
+        folder = in_data_dir("vgg16-imagenet")
+        path = (folder or Path()) / "vgg16_features_fp16.safetensors"
+        if network != "vgg16" or folder is None or not path.is_file():
             raise WeightsError(
                 "The original weights are those of VGG16, in vgg16-imagenet/"
                 "vgg16_features_fp16.safetensors under the folder that SRGAN_DATA_DIR names; "
