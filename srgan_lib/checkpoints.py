@@ -96,21 +96,25 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
     network.load_state_dict(state)
 
 
+def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the header of a whole safetensors file, and what follows it."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
 def _in_order(data: bytes) -> bytes:
     """Sort a file's metadata, which safetensors writes in any order: same weights, same bytes."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
+    header, rest = _header(data)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors are aligned to eight bytes
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    return len(text).to_bytes(8, "little") + text + rest
 
 
 def _arguments(data: bytes) -> dict[str, Any]:
     """Return what the network of a whole safetensors file was made with, as far as it says."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return json.loads(header.get("arguments", "{}"))
+    header, _ = _header(data)
+    return json.loads(header.get("__metadata__", {}).get("arguments", "{}"))
 
 
 def save_state(state: dict[str, Any], path: str | os.PathLike) -> None:

@@ -124,9 +124,9 @@ def texture_loss(sr: Tensor, hr: Tensor, window: int = 16) -> Tensor:
     features in patches to the same end.
 
     Args:
-        sr: float tensor (N, C, H, W), H and W from ``window + 2`` up.
+        sr: float tensor (N, C, H, W), H and W from 3 up.
         hr: the same shape.
-        window: side of a window, in pixels.
+        window: side of a window, in pixels; smaller where the image is.
 
     Returns:
         A scalar: the mean squared difference of the amounts' natural logarithms; 0.01 is 10 %.
@@ -141,7 +141,8 @@ def _texture(image: Tensor, window: int) -> Tensor:
     across, down = _second_difference(image, -1), _second_difference(image, -2)
     both = _second_difference(across, -2)
     differences = torch.cat([across[..., 1:-1, :] / 6**0.5, down[..., 1:-1] / 6**0.5, both / 6])
-    power = F.avg_pool2d(differences.square(), window, stride=window // 2)
+    window = min(window, *differences.shape[-2:])
+    power = F.avg_pool2d(differences.square(), window, stride=max(window // 2, 1))
     return (power + 1e-6).sqrt()  # a thousandth of the range: the root's slope stays finite
 
 

@@ -222,7 +222,8 @@ def lattice_energy(image: Tensor, scale: int = 4, tile: int = 96) -> float:
     Hann window (Welch 1967), so that a lattice counts as much as the eye meets it: locally.
 
     Args:
-        image: float tensor (C, H, W), at least 24 x 24.
+        image: float tensor (C, H, W), at least 6 x 6 cells of ``scale`` pixels a side, so that
+            frequencies of the grid have others between them.
         scale: the generator's.
         tile: side of a tile, in pixels; smaller where the image is.
 
@@ -230,8 +231,9 @@ def lattice_energy(image: Tensor, scale: int = 4, tile: int = 96) -> float:
         ImageError: an image that is too small.
     """
     side = min(tile, *image.shape[-2:]) // scale * scale
-    if side < 24:
-        raise ImageError(f"A lattice needs 24 x 24 pixels, not {tuple(image.shape[-2:])}.")
+    if side < 6 * scale:
+        least = f"{6 * scale} x {6 * scale}"
+        raise ImageError(f"A lattice needs {least} pixels, not {tuple(image.shape[-2:])}.")
     tiles = image.to(torch.float64).unfold(-2, side, side // 2).unfold(-2, side, side // 2)
     tiles = tiles - tiles.mean(dim=(-2, -1), keepdim=True)
     window = torch.hann_window(side, dtype=tiles.dtype, device=tiles.device)

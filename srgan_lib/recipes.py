@@ -211,6 +211,11 @@ class Recipe(_Part):
             for name in ("discriminator", "loss"):
                 if getattr(self, name) is None:
                     raise ValueError(f"the adversarial stage needs the part {name}")
+            if self.warm_up >= self.steps:
+                raise ValueError(
+                    f"warm_up ({self.warm_up}) must be less than the {self.steps} steps of the "
+                    "run, or the generator never learns"
+                )
             if self.data.crop_size < 32:
                 raise ValueError("the discriminator needs a data.crop_size of 32 or more")
         return self

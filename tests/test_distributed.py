@@ -9,10 +9,8 @@ import signal
 import socket
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from srgan_lib import runs
@@ -26,33 +24,17 @@ from srgan_lib.training import AdversarialStage, ContentStage
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["srgan_lib.runs", "torch.utils.tensorboard"])
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 3  # an epoch
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    chance = np.random.default_rng(0)
-    for number in range(10):
-        values = chance.integers(0, 256, (48, 48), dtype=np.uint8)
-        Image.fromarray(values).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def make(images):
+def make(noise_images):
     def recipe(stage="content", **changes):
         content = {
             "stage": stage,
-            "data": {"name": str(images), "crop_size": 32, "variation": {}},
+            "data": {"name": str(noise_images), "crop_size": 32, "variation": {}},
             "generator": {"blocks": 1, "width": 4, "batch_norm": False, "end_kernel": 3},
             "epochs": 2,
             "crops_per_epoch": 4 * STEPS,

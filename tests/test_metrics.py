@@ -393,3 +393,6 @@ def test_lattice_of_small_images():
     assert 0 < lattice_energy(hr) < 10
     with pytest.raises(ImageError, match=r"24 x 24 pixels, not \(23, 40\)"):
         lattice_energy(torch.rand(1, 23, 40))
+    with pytest.raises(ImageError, match=r"48 x 48 pixels, not \(64, 47\)"):
+        lattice_energy(torch.rand(1, 64, 47), scale=8)
+    assert 0 < lattice_energy(hr, scale=2) < 10

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from nested import assert_equal
 from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -33,37 +34,20 @@ from srgan_lib.training import AdversarialStage, ContentStage
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["srgan_lib.runs", "torch.utils.tensorboard"])
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS = 5  # an epoch
 STAGES = ("content", "adversarial")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two processes that compare their bits share the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    chance = np.random.default_rng(0)
-    for number in range(10):
-        values = chance.integers(0, 256, (48, 48), dtype=np.uint8)
-        Image.fromarray(values).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def make(images):
+def make(noise_images):
     """Return a tiny recipe; changes go by their path, joined by two underscores."""
 
     def recipe(stage="content", **changes):
         content = {
             "stage": stage,
-            "data": {"name": str(images), "crop_size": 16, "variation": {}, "smaller": [0.8]},
+            "data": {"name": str(noise_images), "crop_size": 16, "variation": {}, "smaller": [0.8]},
             "generator": {"blocks": 1, "width": 4, "end_kernel": 3},
             "epochs": 2,
             "crops_per_epoch": 2 * STEPS,
@@ -75,8 +59,15 @@ def make(images):
         if stage == "adversarial":
             content["data"]["crop_size"] = 32
             content["discriminator"] = {"width": 4, "grid": 1}
-            layers = {"relu1_1": 0.5, "relu1_2": 1.0}
-            content["loss"] = {"network": "vgg16", "weights": "shipped", "layers": layers}
+            content["loss"] = {
+                "network": "vgg16",
+                "weights": "shipped",
+                "layers": {"relu1_1": 0.5, "relu1_2": 1.0},
+                "jitter": 4,
+                "texture_weight": 0.1,
+                "lattice_weight": 1.0,
+            }
+            content |= {"warm_up": 2, "dither": 1}
         for path, value in changes.items():
             *parts, name = path.split("__")
             place = content
@@ -120,23 +111,6 @@ def metrics(folder):
     lines = read_metrics(folder)
     assert all(line.pop("seconds") >= 0 for line in lines)
     return lines
-
-
-def assert_equal(one, other):
-    """Compare nested states bit by bit."""
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for pair in zip(one, other, strict=True):
-            assert_equal(*pair)
-    else:
-        assert one == other
 
 
 def assert_same_result(folder, other):
@@ -446,8 +420,8 @@ def test_memory_decides_where_the_images_stay_and_the_run_says_so(
         assert capsys.readouterr().out == ""
 
 
-def test_file_that_vanishes_ends_the_run_and_is_named(make, images, tmp_path, no_memory):
-    copy = shutil.copytree(images, tmp_path / "images")
+def test_file_that_vanishes_ends_the_run_and_is_named(make, noise_images, tmp_path, no_memory):
+    copy = shutil.copytree(noise_images, tmp_path / "images")
     real, steps = ContentStage.step, []
 
     def step(stage, lr, hr):

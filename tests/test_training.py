@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from nested import assert_equal
 from torch import nn
 
 from srgan_lib import training
@@ -482,24 +483,7 @@ def test_state_goes_on_bit_by_bit(loss, kind):
     crops.load_state(place)
     for _ in range(3):
         other.step(*crops.batch(2))
-    assert_same(whole.state_dict(), other.state_dict())
-
-
-def assert_same(one, other):
-    """Compare nested states bit by bit."""
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for pair in zip(one, other, strict=True):
-            assert_same(*pair)
-    else:
-        assert one == other
+    assert_equal(whole.state_dict(), other.state_dict())
 
 
 @KINDS
@@ -661,7 +645,7 @@ def test_warm_up_goes_on_where_it_was_interrupted(loss):
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for _ in range(2):
         second.step(*other.batch(2))
-    assert_same(whole.state_dict(), second.state_dict())
+    assert_equal(whole.state_dict(), second.state_dict())
 
 
 # The perceptual loss on several layers

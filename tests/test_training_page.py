@@ -24,8 +24,10 @@ from PIL import Image
 from srgan_lib.checkpoints import load_state
 from srgan_lib.cli import app
 from srgan_lib.pretrained import load_network
-from srgan_lib.recipes import check_recipe
+from srgan_lib.recipes import check_recipe, read_recipe
 from srgan_lib.runs import read_metrics, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "book" / "training.md").read_text(encoding="utf-8")
@@ -50,14 +52,6 @@ def small(content):
     if content.get("start_from") != "srresnet":
         small["generator"] = content["generator"] | {"blocks": 1, "width": 4}
     return small
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +106,16 @@ def test_recipe_says_what_its_comments_say():
     recipe = check_recipe(OWN)
     assert recipe.steps_per_epoch == 175 and recipe.steps == 7000
     assert check_recipe(TUNED).generator == recipe.generator == check_recipe(GAN).generator
+
+
+def test_table_of_recipes_names_them_all_with_their_steps():
+    rows = re.findall(r"^\| (`\w+\.yaml`.*?) \|.*\| (.*?) \|$", PAGE, re.MULTILINE)
+    listed = {}
+    for names, steps in rows:
+        pairs = zip(re.findall(r"`(\w+)\.yaml`", names), steps.split(" and "), strict=True)
+        listed |= {name: int(number.replace(",", "")) for name, number in pairs}
+    recipes = (ROOT / "recipes").glob("*.yaml")
+    assert listed == {path.stem: read_recipe(path).steps for path in recipes}
 
 
 def test_time_of_the_shipped_network_is_the_one_measured():
