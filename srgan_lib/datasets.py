@@ -200,6 +200,12 @@ def open_dataset(
         records = _images_below(Path(name), patient_of)
         patients = {record.patient for record in records}
         parts = split_by_patient(records, len(patients) // 5, len(patients) // 10)
+        if split != "all" and not parts[split]:
+            raise DatasetError(
+                f"The {split!r} part of {str(name)!r} holds no image: its patients are too few, "
+                f"{len(patients)}; ten are needed for all parts. DICOM files of one PatientID "
+                "are of one patient."
+            )
         source, licence = str(name), "that of your own images"
     elif isinstance(name, os.PathLike) or os.sep in name:
         raise DatasetError(f"There is no folder {name}.")

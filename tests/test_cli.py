@@ -471,6 +471,7 @@ def test_upscale_that_is_interrupted_leaves_whole_files_only(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from srgan_lib import cli, tiling\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # off in background jobs\n"
         "real, calls = tiling.upscale_tiled, []\n"
         "def slow(*args, **options):\n"
         "    calls.append(1)\n"
