@@ -193,7 +193,7 @@ class AdversarialStage:
         dither: width of the uniform noise that is added to all images that the discriminator
             sees. HR images hold whole grey levels and SR images anything between, which would
             give them away; with the width of one level, 1/255, that is hidden.
-        schedule: how both learning rates change.
+        schedule: how both learning rates change, the generator's from the end of the warm-up on.
         average_decay: see :class:`srgan_lib.averaging.MovingAverage`.
         compiled: let ``torch.compile`` fuse the networks' operations.
         fused: update all weights in one pass over memory, faster and equal but for rounding.
