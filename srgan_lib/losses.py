@@ -12,7 +12,9 @@ as HR has, place by place; :func:`lattice_loss` keeps the generator from weaving
 grid into the image.
 """
 
+import itertools
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.errors import ConfigurationError
+from srgan_lib.metrics import lattice_ratios
 
 
 def content_loss(sr: Tensor, hr: Tensor) -> Tensor:
@@ -114,81 +117,84 @@ def discriminator_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
     return F.softplus(-logits_hr).mean() + F.softplus(logits_sr).mean()
 
 
-def texture_loss(sr: Tensor, hr: Tensor, window: int = 16) -> Tensor:
-    """Return how far SR and HR are apart in the amount of texture, whatever its pattern.
+def texture_loss(sr: Tensor, hr: Tensor, amount: float = 1.0, window: int = 16) -> Tensor:
+    """Return how far SR and HR are apart in the amount of fine texture, whatever its pattern.
 
-    The amount is the root mean square of second differences, along rows, along columns and along
-    both, in windows that overlap by half; for white noise it is the noise's standard deviation.
+    The amount is the power in three rings of the spectrum, from 0.55 to 0.75 of the Nyquist
+    frequency, from there to 1, and in the corners beyond, in Hann windows that overlap by half.
     A discriminator judges a crop as a whole and is content with texture anywhere in it; this loss
     says where. Sajjadi et al. (2017, EnhanceNet, section 4.2.3) match the correlations of VGG
     features in patches to the same end.
 
     Args:
-        sr: float tensor (N, C, H, W), H and W from 3 up.
+        sr: float tensor (N, C, H, W), H and W from 4 up.
         hr: the same shape.
+        amount: the power that is asked for, as a multiple of HR's. Squared differences of
+            logarithms are least at the geometric mean of what is possible, which is less than
+            the mean wherever LR leaves the power open; more than 1 makes up for that.
         window: side of a window, in pixels; smaller where the image is.
 
     Returns:
-        A scalar: the mean squared difference of the amounts' natural logarithms; 0.01 is 10 %.
+        A scalar: the mean squared difference of the powers' natural logarithms; 0.01 is 10 %.
     """
     with torch.no_grad():
-        wanted = _texture(hr, window).log()
+        wanted = (amount * _texture(hr, window)).log()
     return F.mse_loss(_texture(sr, window).log(), wanted)
 
 
 def _texture(image: Tensor, window: int) -> Tensor:
-    """Return the amount of texture in each window and direction, (3 N, C, h, w)."""
-    across, down = _second_difference(image, -1), _second_difference(image, -2)
-    both = _second_difference(across, -2)
-    differences = torch.cat([across[..., 1:-1, :] / 6**0.5, down[..., 1:-1] / 6**0.5, both / 6])
-    window = min(window, *differences.shape[-2:])
-    power = F.avg_pool2d(differences.square(), window, stride=max(window // 2, 1))
-    return (power + 1e-6).sqrt()  # a thousandth of the range: the root's slope stays finite
+    """Return the power in each window and ring, (N, C, h, w, 3); of white noise: its variance."""
+    side = min(window, *image.shape[-2:])
+    hann = torch.hann_window(side, device=image.device)
+    hann = torch.outer(hann, hann) / hann.square().sum()  # of unit energy
+    tiles = image.unfold(-2, side, side // 2).unfold(-2, side, side // 2)
+    waves = torch.fft.rfft2((tiles - tiles.mean(dim=(-2, -1), keepdim=True)) * hann)
+    power = (waves.real.square() + waves.imag.square())[..., None]
+    rings = _rings(side, image.device)
+    return (power * rings).sum(dim=(-3, -2)) + 1e-6  # a thousandth of the range, squared
 
 
-def lattice_loss(sr: Tensor, hr: Tensor, scale: int = 4) -> Tensor:
-    """Return how much of SR repeats with the generator's own pixel grid.
+@lru_cache
+def _rings(side: int, device: torch.device) -> Tensor:
+    """Return the weights that average the frequencies of ``rfft2`` over the three rings."""
+    rows, columns = (f(side, device=device) for f in (torch.fft.fftfreq, torch.fft.rfftfreq))
+    radius = 2 * torch.hypot(rows[:, None], columns)
+    count = torch.full_like(radius, 2)  # rfft2 leaves out one of each pair
+    count[:, 0] = 1
+    if side % 2 == 0:
+        count[:, -1] = 1
+    edges = (0.55, 0.75, 1, 2)
+    rings = [(low < radius) & (radius <= high) for low, high in itertools.pairwise(edges)]
+    weights = torch.stack(rings, dim=-1) * count[..., None]
+    return weights / weights.sum(dim=(0, 1))
+
+
+def lattice_loss(sr: Tensor, scale: int = 4) -> Tensor:
+    """Return how far SR stands out at the frequencies of the generator's own pixel grid.
 
     Sub-pixel convolution makes each LR pixel into a cell of ``scale x scale`` pixels, by as many
     sets of weights. Where these differ, each cell shows the same pattern: a lattice. Perceptual
     losses even reward it, since a regular texture excites their features as a natural one does.
 
-    Two sums over all cells of a crop find it. The mean error at each place of a cell is the
-    pattern itself; by Parseval's theorem its mean square is the error's power at the grid's own
-    frequencies. The amount of texture at each place, as in :func:`texture_loss`, finds dots of
-    changing sign, whose mean error is none. Either should be the same at all places.
-
     Args:
-        sr: float tensor (N, C, H, W), H and W multiples of ``scale``, 4 cells or more a side.
-        hr: the same shape.
+        sr: float tensor (N, C, H, W), 6 x 6 cells or more.
         scale: side of a cell.
 
     Returns:
-        A scalar: the variance of both over the places of a cell, summed.
+        A scalar: the mean square of the natural logarithms of
+        :func:`srgan_lib.metrics.lattice_ratios`; 0.01 is 10 %.
+
+    Raises:
+        ImageError: images that are too small.
     """
-    pattern = _mean_cell(sr - hr, scale)
-    rough = _second_difference(_second_difference(sr, -1), -2) / 6
-    inner = rough[..., scale - 1 : 1 - scale, scale - 1 : 1 - scale]  # whole cells again
-    amount = (_mean_cell(inner.square(), scale) + 1e-6).sqrt()
-    return sum(x.var(dim=(2, 3), correction=0).mean() for x in (pattern, amount))
-
-
-def _mean_cell(image: Tensor, side: int) -> Tensor:
-    """Average (N, C, H, W) over all its cells of ``side x side``: (N, C, side, side)."""
-    n, channels, height, width = image.shape
-    cells = image.reshape(n, channels, height // side, side, width // side, side)
-    return cells.mean(dim=(2, 4))
-
-
-def _second_difference(image: Tensor, dim: int) -> Tensor:
-    """Return x[i - 1] - 2 x[i] + x[i + 1] along a dimension, 2 shorter."""
-    length = image.shape[dim] - 2
-    before, middle, after = (image.narrow(dim, start, length) for start in (0, 1, 2))
-    return before - 2 * middle + after
+    return lattice_ratios(sr, scale).log().square().mean()
 
 
 class GeneratorTerms(NamedTuple):
-    """The generator's total loss and its unweighted terms, all scalars."""
+    """The generator's total loss and its unweighted terms, all scalars.
+
+    ``texture`` and ``lattice`` are 0 where their weight is.
+    """
 
     total: Tensor
     content: Tensor
@@ -209,11 +215,13 @@ class GeneratorLoss(nn.Module):
         perceptual_weight: weight of the VGG loss.
         adversarial_weight: weight of the adversarial loss.
         texture_weight: weight of :func:`texture_loss`; none in the paper.
+        texture_amount: see :func:`texture_loss`.
         lattice_weight: weight of :func:`lattice_loss`; none in the paper.
         scale: the generator's, for :func:`lattice_loss`.
 
     Raises:
-        ConfigurationError: a weight that is negative or not finite, or all weights zero.
+        ConfigurationError: a weight that is negative or not finite, all weights zero, or an
+            impossible amount.
     """
 
     def __init__(
@@ -226,6 +234,7 @@ class GeneratorLoss(nn.Module):
         perceptual_weight: float,
         adversarial_weight: float,
         texture_weight: float = 0.0,
+        texture_amount: float = 1.0,
         lattice_weight: float = 0.0,
         scale: int = 4,
     ) -> None:
@@ -239,19 +248,24 @@ class GeneratorLoss(nn.Module):
         )
         if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
             raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
+        if not 0 < texture_amount < float("inf"):
+            raise ConfigurationError(f"texture_amount must be above 0, not {texture_amount}.")
         self.perceptual = PerceptualLoss(features, layers, jitter)
         self.content_weight, self.perceptual_weight = content_weight, perceptual_weight
         self.adversarial_weight = adversarial_weight
         self.texture_weight, self.lattice_weight = texture_weight, lattice_weight
-        self.scale = scale
+        self.texture_amount, self.scale = texture_amount, scale
 
     def forward(self, sr: Tensor, hr: Tensor, logits_sr: Tensor) -> GeneratorTerms:
         """Return total and terms for SR and HR (N, C, H, W) and the logits of SR (N, 1)."""
         content = content_loss(sr, hr)
         perceptual = self.perceptual(sr, hr)
         adversarial = adversarial_loss(logits_sr)
-        texture = texture_loss(sr, hr)
-        lattice = lattice_loss(sr, hr, self.scale)
+        texture = lattice = sr.new_zeros(())
+        if self.texture_weight:
+            texture = texture_loss(sr, hr, self.texture_amount)
+        if self.lattice_weight:
+            lattice = lattice_loss(sr, self.scale)
         total = (
             self.content_weight * content
             + self.perceptual_weight * perceptual

@@ -100,6 +100,7 @@ class LossPart(_Part):
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 1e-3
     texture_weight: Weight = 0.0
+    texture_amount: Annotated[_Float, Field(gt=0)] = 1.0
     lattice_weight: Weight = 0.0
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ _LOOK_EVERY = 20  # steps between two looks at the losses, each of which waits f
 _KEPT = 2  # checkpoints
 _VALIDATION_SIDE = 256  # of the crop of each validation image that is measured, in pixels
 _SAMPLES = 4  # validation crops that are drawn
-_WON = 0.01  # a discriminator whose loss stays below this leaves nothing to learn from
+_WON = 0.002  # a discriminator whose loss stays below this leaves nothing to learn from
 
 
 def train(
@@ -150,6 +150,7 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
         perceptual_weight=part.perceptual_weight,
         adversarial_weight=part.adversarial_weight,
         texture_weight=part.texture_weight,
+        texture_amount=part.texture_amount,
         lattice_weight=part.lattice_weight,
         scale=recipe.generator.scale,
     )

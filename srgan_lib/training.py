@@ -193,7 +193,7 @@ class AdversarialStage:
         dither: width of the uniform noise that is added to all images that the discriminator
             sees. HR images hold whole grey levels and SR images anything between, which would
             give them away; with the width of one level, 1/255, that is hidden.
-        schedule: how both learning rates change, the generator's from the end of the warm-up on.
+        schedule: how both learning rates change; the generator's misses the warm-up.
         average_decay: see :class:`srgan_lib.averaging.MovingAverage`.
         compiled: let ``torch.compile`` fuse the networks' operations.
         fused: update all weights in one pass over memory, faster and equal but for rounding.
@@ -227,9 +227,11 @@ class AdversarialStage:
         self.average = MovingAverage(
             generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
         )
-        how = (schedule, self.accelerator, compiled, fused)
-        self.generator = _Player(generator, learning_rate, *how)
-        self.discriminator = _Player(discriminator, discriminator_learning_rate, *how)
+        how = (self.accelerator, compiled, fused)
+        self.generator = _Player(
+            generator, learning_rate, lambda step: schedule(warm_up + step), *how
+        )
+        self.discriminator = _Player(discriminator, discriminator_learning_rate, schedule, *how)
         self.loss = loss.to(self.accelerator.device)
         self.warm_up, self.dither = warm_up, dither
 

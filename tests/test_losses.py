@@ -1,13 +1,15 @@
 """The losses, against known values and PyTorch's cross-entropy."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from srgan_lib.architectures import Discriminator, SRResNet, VGGFeatures
-from srgan_lib.errors import ConfigurationError
+from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.losses import (
     GeneratorLoss,
     PerceptualLoss,
@@ -35,7 +37,7 @@ def features():
 @pytest.fixture
 def pair():
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.rand(2, 1, 16, 16, generator=generator) for _ in range(2))
+    return tuple(torch.rand(2, 1, 24, 24, generator=generator) for _ in range(2))
 
 
 def test_content_loss_is_the_mean_squared_error():
@@ -98,7 +100,7 @@ def test_jitter_compares_the_same_part_of_both_beginning_anywhere(features, pair
     sr, hr = pair
     plain, jittered = PerceptualLoss(features), PerceptualLoss(features, jitter=3)
     possible = {
-        round(plain(sr[..., y : y + 13, x : x + 13], hr[..., y : y + 13, x : x + 13]).item(), 5)
+        round(plain(sr[..., y : y + 21, x : x + 21], hr[..., y : y + 21, x : x + 21]).item(), 5)
         for y in range(4)
         for x in range(4)
     }
@@ -122,12 +124,12 @@ def test_hr_features_hold_no_graph(features, pair):
 def test_total_is_the_weighted_sum_of_the_terms(features, pair):
     sr, hr = pair
     logits = torch.randn(2, 1)
-    terms = GeneratorLoss(features, **WEIGHTS)(sr, hr, logits)
+    terms = GeneratorLoss(features, **WEIGHTS, texture_amount=1.5)(sr, hr, logits)
     torch.testing.assert_close(terms.content, content_loss(sr, hr))
     torch.testing.assert_close(terms.perceptual, PerceptualLoss(features)(sr, hr))
     torch.testing.assert_close(terms.adversarial, adversarial_loss(logits))
-    torch.testing.assert_close(terms.texture, texture_loss(sr, hr))
-    torch.testing.assert_close(terms.lattice, lattice_loss(sr, hr))
+    torch.testing.assert_close(terms.texture, texture_loss(sr, hr, amount=1.5))
+    torch.testing.assert_close(terms.lattice, lattice_loss(sr))
     expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
     expected += 7 * terms.texture + 11 * terms.lattice
     torch.testing.assert_close(terms.total, expected)
@@ -174,50 +176,79 @@ def test_impossible_weights_are_refused(features, change):
         GeneratorLoss(features, **(WEIGHTS | change))
 
 
+@pytest.mark.parametrize("amount", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_amounts_of_texture_are_refused(features, amount):
+    with pytest.raises(ConfigurationError, match="texture_amount must be above 0"):
+        GeneratorLoss(features, **WEIGHTS, texture_amount=amount)
+
+
 def test_texture_and_lattice_cost_nothing_unless_asked_for(features, pair):
     papers = {name: WEIGHTS[name] for name in list(WEIGHTS)[:3]}
     terms = GeneratorLoss(features, **papers)(*pair, torch.zeros(2, 1))
     expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
     torch.testing.assert_close(terms.total, expected)
+    assert terms.texture == terms.lattice == 0
+    GeneratorLoss(features, **papers)(*(image[..., :2, :2] for image in pair), torch.zeros(2, 1))
 
 
 def test_texture_loss_compares_amounts_not_patterns():
     generator = torch.Generator().manual_seed(0)
     a, b = (0.02 * torch.randn(1, 1, 256, 256, generator=generator) for _ in range(2))
     assert texture_loss(a, a).item() == 0
-    assert texture_loss(a, b).item() < 0.02
-    assert texture_loss(a, 1.1 * b).item() < 0.03
-    # white noise of s holds an amount of s in each direction, and a flat image the least, 0.001
-    assert texture_loss(a, 0 * a).item() == pytest.approx(math.log(20) ** 2, rel=0.03)
-    assert texture_loss(a, 2 * a).item() == pytest.approx(math.log(2) ** 2, rel=0.02)
+    assert texture_loss(a, b).item() < 0.2  # a window holds few waves
+    # white noise of s holds a power of s squared in each ring, and a flat image the least, 1e-6
+    assert texture_loss(a, 0 * a).item() == pytest.approx(math.log(401) ** 2, rel=0.03)
+    assert texture_loss(a, 2 * a).item() == pytest.approx(math.log(4) ** 2, rel=0.02)
     assert texture_loss(a, b).item() == pytest.approx(texture_loss(a, b + 0.5).item(), rel=1e-3)
 
 
-def test_texture_loss_knows_where_and_in_which_direction():
+def test_texture_loss_asks_for_the_amount_that_it_is_told_to():
+    noise = 0.05 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert texture_loss(noise, noise, amount=1.6).item() == pytest.approx(math.log(1.6) ** 2)
+    assert texture_loss(1.6**0.5 * noise, noise, amount=1.6).item() < 1e-5
+
+
+def test_texture_loss_knows_where_and_how_fine():
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(1, 1, 64, 64, generator=generator)
     left, right = noise.clone(), noise.flip(-1)
     left[..., 32:], right[..., :32] = 0, 0
     assert texture_loss(left, right).item() > 0.5 * texture_loss(noise, 0 * noise).item()
-    stripes = 0.1 * torch.randn(1, 1, 64, 1, generator=generator).expand(1, 1, 64, 64)
-    assert texture_loss(stripes, stripes.transpose(2, 3)).item() > 5
+    rows, columns = torch.arange(64)[:, None], torch.arange(64)
+    waves = [
+        0.1 * (torch.cos(math.pi * y * rows) * torch.cos(math.pi * x * columns))[None, None]
+        for y, x in ((0.6, 0), (0.9, 0), (0.9, 0.9))
+    ]
+    for one, other in itertools.permutations(waves, 2):
+        assert texture_loss(one, other).item() > 5
+    held_by_lr = 0.1 * torch.cos(math.pi * 0.25 * columns)
+    assert texture_loss(waves[1], waves[1] + held_by_lr).item() < 0.01
 
 
-def test_texture_loss_against_a_hand_computation():
-    checkers = 0.1 * ((torch.arange(18)[:, None] + torch.arange(18)) % 2)
-    checkers = checkers[None, None]
-    # second differences: 0.2 along rows and columns, 0.8 along both
-    amounts = [(0.2**2 / 6 + 1e-6) ** 0.5] * 2 + [((0.8 / 6) ** 2 + 1e-6) ** 0.5]
-    expected = sum(math.log(amount / 1e-3) ** 2 for amount in amounts) / 3
-    assert texture_loss(checkers, 0 * checkers).item() == pytest.approx(expected, rel=1e-4)
+def test_texture_loss_against_a_sum_over_the_whole_spectrum():
+    chance = np.random.default_rng(0)
+    sr, hr = 0.1 * chance.random((2, 24, 16))
+    hann = np.sin(np.pi * np.arange(16) / 16) ** 2
+    window = np.outer(hann, hann) / (hann**2).sum()
+    frequency = np.fft.fftfreq(16) * 2
+    radius = np.hypot(frequency[:, None], frequency)
+    terms = []
+    for top in (0, 8):
+        tiles = (image[top : top + 16] for image in (sr, hr))
+        p, q = (np.abs(np.fft.fft2((tile - tile.mean()) * window)) ** 2 for tile in tiles)
+        for low, high in ((0.55, 0.75), (0.75, 1), (1, 2)):
+            ring = (radius > low) & (radius <= high)
+            terms.append(np.log((q[ring].mean() + 1e-6) / (p[ring].mean() + 1e-6)) ** 2)
+    sr, hr = (torch.tensor(image)[None, None].float() for image in (sr, hr))
+    assert texture_loss(sr, hr).item() == pytest.approx(np.mean(terms), rel=1e-4)
 
 
-@pytest.mark.parametrize("side", [3, 4, 17])
+@pytest.mark.parametrize("side", [4, 5, 15, 16])
 def test_texture_loss_of_small_images_is_that_of_one_window(side):
     a, b = 0.1 * torch.rand(2, 1, 1, side, side, generator=torch.Generator().manual_seed(0))
     loss = texture_loss(a, b).item()
     assert 0 < loss < 10
-    assert loss == texture_loss(a, b, window=side - 2).item()
+    assert loss == texture_loss(a, b, window=side).item()
 
 
 def test_texture_loss_has_a_slope_at_no_texture():
@@ -235,34 +266,51 @@ def test_texture_loss_is_exact_under_autocast():
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_lattice_loss_is_the_error_s_power_at_the_grid_s_frequencies(scale):
-    hr = torch.rand(2, 1, 32, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    wave = (torch.arange(32)[:, None] * torch.ones(48)).double().mul(2 * math.pi / scale).cos()
-    spectrum = torch.fft.fft2(1e-4 * wave, norm="forward").abs().square()
-    at_grid = spectrum[:: 32 // scale, :: 48 // scale].sum() - spectrum[0, 0]
-    bare = lattice_loss(0 * hr, 0 * hr, scale)
-    assert bare.item() == 0
-    found = lattice_loss(1e-4 * wave.expand(2, 1, 32, 48), 0 * hr, scale)  # its texture is even
-    torch.testing.assert_close(found, at_grid)
+def test_lattice_loss_against_sums_over_the_spectrum(scale):
+    images = np.random.default_rng(0).random((2, 32, 48))
+    hann = np.sin(np.pi * np.arange(32) / 32) ** 2
+    tiles = [image[:, left : left + 32] for image in images for left in (0, 16)]
+    tiles = [(tile - tile.mean()) * np.outer(hann, hann) for tile in tiles]
+    power = np.mean([np.abs(np.fft.fft2(tile)) ** 2 for tile in tiles], axis=0)
+    near, far = (-1, 0, 1), (-3, 3)
+
+    def mean(y, x, rows, columns):
+        return np.mean([power[(y + i) % 32, (x + j) % 32] for i in rows for j in columns])
+
+    logs = []
+    for y, x in itertools.product(range(0, 32, 32 // scale), repeat=2):
+        if y or x:
+            found = mean(y, x, near, near) * mean(y, x, far, far)
+            logs.append(np.log(found / mean(y, x, near, far) / mean(y, x, far, near)))
+    loss = lattice_loss(torch.tensor(images)[:, None].float(), scale)
+    assert loss.item() == pytest.approx(np.mean(np.square(logs)), rel=1e-4)
 
 
-def test_lattice_loss_sees_a_lattice_and_not_brightness():
-    hr = torch.full((2, 3, 32, 32), 0.5)
-    lattice = 0.1 * (torch.rand(4, 4) < 0.5).float().repeat(8, 8)
-    assert lattice_loss(hr + lattice, hr).item() >= lattice.var(correction=0).item()
-    assert lattice_loss(hr + 0.3, hr).item() < 1e-12
-    ramp = torch.linspace(0, 1, 32).expand(2, 3, 32, 32)
-    assert lattice_loss(ramp, ramp).item() < 1e-12
+def test_lattice_loss_sees_a_lattice_and_not_brightness_or_contrast():
+    natural = 0.5 + 0.05 * torch.randn(8, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    lattice = 0.05 * (torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) - 0.5)
+    without = lattice_loss(natural).item()
+    assert without < 0.1
+    assert lattice_loss(natural + lattice.repeat(24, 24)).item() > 10 * without
+    assert lattice_loss(0.5 * natural + 0.2).item() == pytest.approx(without, rel=1e-3)
 
 
-def test_lattice_loss_sees_dots_of_changing_sign():
-    generator = torch.Generator().manual_seed(0)
-    noise = 0.05 * torch.randn(1, 1, 192, 192, generator=generator)
-    place = torch.zeros(4, 4)
-    place[1, 2] = 4  # all of the noise's energy at one place of sixteen
-    dots = place.repeat(48, 48) * noise
-    energy = noise.square().mean().item()
-    assert dots.square().mean().item() == pytest.approx(energy, rel=0.05)
-    assert lattice_loss(dots, 0 * dots).item() > 30 * lattice_loss(noise, 0 * noise).item()
-    # natural texture costs next to nothing, and its own pattern counts only as an error
-    assert lattice_loss(noise, noise).item() < 0.01 * energy
+def test_lattice_loss_punishes_a_lattice_that_is_missing():
+    """Texture with holes at the grid's frequencies is as unnatural as one that peaks there."""
+    noise = torch.randn(8, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    spectrum = torch.fft.fft2(noise)
+    for y, x in itertools.product(range(0, 96, 24), repeat=2):
+        for i, j in itertools.product((-2, -1, 0, 1, 2), repeat=2):
+            spectrum[..., (y + i) % 96, (x + j) % 96] *= 0.1
+    holes = torch.fft.ifft2(spectrum).real
+    assert lattice_loss(holes).item() > 10 * lattice_loss(noise).item()
+
+
+def test_lattice_loss_of_flat_images_is_none_and_has_a_slope():
+    flat = torch.full((1, 1, 32, 32), 0.5, requires_grad=True)
+    loss = lattice_loss(flat)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert torch.isfinite(flat.grad).all()
+    with pytest.raises(ImageError, match="24 x 24"):
+        lattice_loss(torch.rand(1, 1, 20, 64))

@@ -248,6 +248,10 @@ def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, p
         (content(dither=1), "dither has no use in the content stage"),
         (adversarial(warm_up=10**6), r"warm_up \(1000000\) must be less than the \d+ steps"),
         (adversarial(dither=256), "at dither: .*less than or equal to 255, not 256"),
+        (
+            adversarial(loss={"texture_amount": 0}),
+            "at loss.texture_amount: .*greater than 0, not 0",
+        ),
         (adversarial(loss={"jitter": -1}), "at loss.jitter: .*greater than or equal to 0"),
         (adversarial(warm_up=-1), "at warm_up: .*greater than or equal to 0, not -1"),
         (content(data={"name": 7}), "at data.name: .*string, not 7"),
