@@ -1,4 +1,4 @@
-"""A moving average of a network's weights, which is what gets evaluated and saved."""
+"""Means of weights: along a run, which is what gets evaluated, and between two networks."""
 
 import copy
 from typing import Any
@@ -55,6 +55,37 @@ class MovingAverage:
         """Take over what :meth:`state_dict` returned."""
         self.network.load_state_dict(state["network"])
         self.steps = state["steps"]
+
+
+@torch.no_grad()
+def interpolate_networks(first: nn.Module, second: nn.Module, share: float) -> nn.Module:
+    """Return the network on the line between two, weight by weight.
+
+    A GAN-trained generator and the PSNR-trained one that it started from lie close enough to each
+    other for all networks between them to work: they trade texture for fidelity (Wang et al.
+    2018, section 3.4).
+
+    Args:
+        first: the network at a share of 0.
+        second: the network at a share of 1, of the same form.
+        share: from 0 to 1; alpha in the paper.
+
+    Returns:
+        A new network in evaluation mode, on the second one's device.
+
+    Raises:
+        ConfigurationError: a share out of range, or networks of different form.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigurationError(f"share must be from 0 to 1, not {share}.")
+    shapes = [{name: v.shape for name, v in n.state_dict().items()} for n in (first, second)]
+    if shapes[0] != shapes[1]:
+        raise ConfigurationError("Only networks of the same form can be interpolated.")
+    between = copy.deepcopy(second).requires_grad_(False).eval()
+    for value, start in zip(_values(between), _values(first), strict=True):
+        if value.is_floating_point():
+            value.copy_(torch.lerp(start.to(value), value, share))
+    return between
 
 
 def _values(network: nn.Module) -> list[Tensor]:

@@ -120,7 +120,7 @@ def discriminator_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
 def texture_loss(sr: Tensor, hr: Tensor, amount: float = 1.0, window: int = 16) -> Tensor:
     """Return how far SR and HR are apart in the amount of fine texture, whatever its pattern.
 
-    The amount is the power in three rings of the spectrum, from 0.55 to 0.75 of the Nyquist
+    The amount is the power in three rings of the spectrum, from 0.45 to 0.75 of the Nyquist
     frequency, from there to 1, and in the corners beyond, in Hann windows that overlap by half.
     A discriminator judges a crop as a whole and is content with texture anywhere in it; this loss
     says where. Sajjadi et al. (2017, EnhanceNet, section 4.2.3) match the correlations of VGG
@@ -163,7 +163,7 @@ def _rings(side: int, device: torch.device) -> Tensor:
     count[:, 0] = 1
     if side % 2 == 0:
         count[:, -1] = 1
-    edges = (0.55, 0.75, 1, 2)
+    edges = (0.45, 0.75, 1, 2)
     rings = [(low < radius) & (radius <= high) for low, high in itertools.pairwise(edges)]
     weights = torch.stack(rings, dim=-1) * count[..., None]
     return weights / weights.sum(dim=(0, 1))

@@ -13,7 +13,7 @@ from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.checkpoints import load_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
-PRETRAINED = ("srresnet", "srgan", "srgan_discriminator")
+PRETRAINED = ("srresnet", "srresnet_paper", "srgan", "srgan_discriminator", "srgan_unvaried")
 """Names of the weights inside this package; ``recipes/`` holds the recipe of each run."""
 
 _NETWORKS = {"SRResNet": SRResNet, "Discriminator": Discriminator}

@@ -144,6 +144,8 @@ class Recipe(_Part):
         schedule: ``"cosine"`` falls to 1 % over the run; ``"constant"`` stays.
         pixel_loss: ``"mse"`` or ``"l1"``; stage one only.
         average_decay: of the moving average of the generator's weights.
+        interpolate: share of the averaged weights in the generator that is saved; the rest is of
+            ``start_from``. See :func:`srgan_lib.averaging.interpolate_networks`.
         precision: a name from :data:`srgan_lib.hardware.PRECISIONS`.
         compile: let ``torch.compile`` fuse operations.
         seed: of the weights and the crops.
@@ -165,6 +167,7 @@ class Recipe(_Part):
     schedule: Literal["constant", "cosine"] = "constant"
     pixel_loss: Literal["mse", "l1"] | None = None
     average_decay: Annotated[_Float, Field(ge=0, lt=1)] = 0.99
+    interpolate: Annotated[_Float, Field(gt=0, le=1)] = 1.0
     precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
     compile: bool = False
     seed: Annotated[_Int, Field(ge=0, lt=2**63)] = 0
@@ -199,6 +202,8 @@ class Recipe(_Part):
             )
         if self.generator.end_kernel % 2 == 0:
             raise ValueError(f"generator.end_kernel ({self.generator.end_kernel}) must be odd")
+        if self.interpolate < 1 and self.start_from is None:
+            raise ValueError("interpolate needs start_from, the other network")
         if self.stage == "content":
             for name in ("discriminator", "loss", "discriminator_learning_rate"):
                 if getattr(self, name) is not None:
@@ -219,6 +224,11 @@ class Recipe(_Part):
                 )
             if self.data.crop_size < 32:
                 raise ValueError("the discriminator needs a data.crop_size of 32 or more")
+            if self.loss.lattice_weight and self.data.crop_size < 6 * self.generator.scale:
+                raise ValueError(
+                    f"loss.lattice_weight needs a data.crop_size of {6 * self.generator.scale} or "
+                    "more, six LR pixels"
+                )
         return self
 
 

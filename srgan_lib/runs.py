@@ -7,7 +7,7 @@ A run folder holds all that a run was made of and all that it made:
 - ``metrics.jsonl``: a line for each epoch; ``tensorboard/``: the same for TensorBoard;
 - ``samples/``: the fixed validation crops after each epoch;
 - ``generator.safetensors`` and, in stage two, ``discriminator.safetensors``: the weights after
-  the newest epoch, the generator's averaged.
+  the newest epoch, the generator's averaged, and interpolated if the recipe says so.
 """
 
 import contextlib
@@ -31,6 +31,7 @@ from srgan_lib.architectures.discriminator import Discriminator
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.averaging import interpolate_networks
 from srgan_lib.checkpoints import load_state, load_weights, save_state, save_weights
 from srgan_lib.crops import (
     CropSampler,
@@ -410,7 +411,11 @@ class _Run:
         if score > self.best:
             self.best = score
             self._write_state(self.folder / "checkpoints" / "best.safetensors")
-        save_weights(self.stage.average.network, self.folder / "generator.safetensors")
+        generator = self.stage.average.network
+        if self.recipe.interpolate < 1:
+            start = build_generator(self.recipe)
+            generator = interpolate_networks(start, generator, self.recipe.interpolate)
+        save_weights(generator, self.folder / "generator.safetensors")
         if isinstance(self.stage, AdversarialStage):
             save_weights(self.stage.discriminator.plain, self.folder / "discriminator.safetensors")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from srgan_lib.architectures import SRResNet
-from srgan_lib.averaging import MovingAverage
+from srgan_lib.averaging import MovingAverage, interpolate_networks
 from srgan_lib.errors import ConfigurationError
 
 
@@ -132,3 +132,30 @@ def test_memory_layout_is_the_network_s():
 def test_impossible_decay_is_refused(network, decay):
     with pytest.raises(ConfigurationError, match="decay must be from 0"):
         MovingAverage(network, decay)
+
+
+def test_interpolated_network_lies_on_the_line_between_two():
+    torch.manual_seed(0)
+    first, second = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)) for _ in range(2))
+    second(torch.rand(4, 1, 8, 8))  # moves batch norm's statistics
+    before = {name: value.clone() for name, value in second.state_dict().items()}
+    between = interpolate_networks(first, second, 0.75)
+    assert not between.training
+    for name, value in between.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.25 * first.state_dict()[name] + 0.75 * before[name]
+            torch.testing.assert_close(value, expected)
+        assert torch.equal(second.state_dict()[name], before[name])
+    x = torch.rand(1, 1, 8, 8)
+    for share, end in ((0, first), (1, second)):
+        expected = end.eval()(x)
+        torch.testing.assert_close(interpolate_networks(first, second, share)(x), expected)
+
+
+def test_impossible_interpolations_are_refused():
+    first, second = nn.Linear(1, 2), nn.Linear(2, 2)
+    with pytest.raises(ConfigurationError, match="of the same form"):
+        interpolate_networks(first, second, 0.5)
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ConfigurationError, match="share must be from 0 to 1"):
+            interpolate_networks(first, first, share)

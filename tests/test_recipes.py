@@ -252,6 +252,13 @@ def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, p
             adversarial(loss={"texture_amount": 0}),
             "at loss.texture_amount: .*greater than 0, not 0",
         ),
+        (
+            adversarial(data={"crop_size": 40}, generator={"scale": 8}, loss={"lattice_weight": 1}),
+            "lattice_weight needs a data.crop_size of 48 or more",
+        ),
+        (content(interpolate=0.9), "interpolate needs start_from"),
+        (content(interpolate=0), "at interpolate: .*greater than 0, not 0"),
+        (content(interpolate=1.1), "at interpolate: .*less than or equal to 1"),
         (adversarial(loss={"jitter": -1}), "at loss.jitter: .*greater than or equal to 0"),
         (adversarial(warm_up=-1), "at warm_up: .*greater than or equal to 0, not -1"),
         (content(data={"name": 7}), "at data.name: .*string, not 7"),

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +15,9 @@ from srgan_lib import results as module
 from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.datasets import open_dataset
-from srgan_lib.degradation import degrade
+from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, SRGANError
-from srgan_lib.evaluation import COLUMNS
+from srgan_lib.evaluation import COLUMNS, super_resolve
 from srgan_lib.pretrained import PRETRAINED, load_network, weights_path
 from srgan_lib.recipes import read_recipe
 from srgan_lib.results import (
@@ -199,8 +200,11 @@ def test_model_card_shows_the_committed_results():
     methods = committed["methods"]
     gain = methods["srresnet"]["mean"]["psnr"] - methods["bicubic"]["mean"]["psnr"]
     assert f"PSNR is {gain:.2f} dB above bicubic" in card
-    parameters = sum(p.numel() for p in load_network("srresnet").parameters())
-    assert f"{parameters:,} parameters" in card
+    gain = methods["srresnet_paper"]["mean"]["psnr"] - methods["bicubic"]["mean"]["psnr"]
+    assert f"it is {gain:+.2f} dB against bicubic" in card
+    for name in ("srresnet", "srresnet_paper"):
+        parameters = sum(p.numel() for p in load_network(name).parameters())
+        assert f"{parameters:,} parameters" in card
 
 
 def test_srgan_s_model_card_shows_the_committed_results():
@@ -211,11 +215,11 @@ def test_srgan_s_model_card_shows_the_committed_results():
         rows += [(file, 0, f"chest `RG1`, {size}"), (file, 1, f"extremity `RG3`, {size}")]
     for file, image, label in rows:
         methods = _committed(file)["methods"]
-        sr, blurred, bicubic = (
+        sr, unvaried, blurred, bicubic = (
             methods[name]["mean"]
             if image is None
             else {measure: values[image] for measure, values in methods[name]["values"].items()}
-            for name in ("srgan", "srresnet", "bicubic")
+            for name in ("srgan", "srgan_unvaried", "srresnet", "bicubic")
         )
         cells = [f"{sr['psnr'] - bicubic['psnr']:+.2f}"]
         cells += [
@@ -224,6 +228,7 @@ def test_srgan_s_model_card_shows_the_committed_results():
         ]
         cells += [f"{sr['detail']:.2f}", f"{sr['lr_consistency']:.1f}", f"{sr['lattice']:.2f}"]
         assert f"| {label} | " + " | ".join(cells) + " |" in card
+        assert f"| {label} | {sr['detail']:.2f} | {unvaried['detail']:.2f} |" in card
     for name in ("srgan", "srgan_discriminator"):
         parameters = sum(p.numel() for p in load_network(name).parameters())
         assert f"{parameters:,} parameters" in card
@@ -235,10 +240,59 @@ def test_srgan_meets_its_promises_at_home():
     assert sr["psnr"] >= bicubic["psnr"] - 1.5
     assert sr["lr_consistency"] >= 45
     assert sr["lattice"] <= 1.5
-    # Less than wanted: 0.65, 0.55 and 0.8; the model card says so.
-    assert sr["feature_distance"] <= 0.70 * blurred["feature_distance"]
-    assert sr["feature_distance"] <= 0.61 * bicubic["feature_distance"]
-    assert 0.6 <= sr["detail"] <= 1.2
+    assert sr["feature_distance"] <= 0.65 * blurred["feature_distance"]
+    assert sr["feature_distance"] <= 0.55 * bicubic["feature_distance"]
+    assert 0.8 <= sr["detail"] <= 1.2
+
+
+def _plain_energy(image):
+    """The energy above half the Nyquist frequency without a window, so with the border's step."""
+    values = image[0].double().numpy()
+    power = np.abs(np.fft.fft2(values - values.mean())) ** 2
+    rows, columns = (2 * np.fft.fftfreq(n) for n in values.shape)
+    return power[np.hypot(rows[:, None], columns) > 0.5].sum()
+
+
+def _plain_ratios(images):
+    generator = load_network("srgan")
+    for image in images:
+        hr = quantise(crop_to_multiple(image, 4))
+        yield _plain_energy(super_resolve(generator, degrade(hr))) / _plain_energy(hr)
+
+
+@pytest.mark.parametrize("width", [640, None])
+def test_srgan_s_energy_away_from_home_without_a_window(width):
+    # Wanted was 0.6, which the chest at full size misses by a hair; the model card says so.
+    assert all(0.59 <= ratio <= 1.5 for ratio in _plain_ratios(open_dataset("sample", width=width)))
+
+
+def test_srgan_s_energy_at_home_without_a_window():
+    root = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere") / "covid19-hannover"
+    if not root.is_dir():
+        pytest.skip("SRGAN_DATA_DIR names no folder that holds covid19-hannover")
+    ratios = list(_plain_ratios(open_dataset("covid19-hannover", "test")))
+    # Less than wanted, 0.8; the model card says so.
+    assert sum(ratios) / len(ratios) == pytest.approx(0.76, abs=0.005)
+
+
+def test_varied_images_keep_srgan_from_inventing_away_from_home():
+    """The ablation: the same recipe without them puts its own hospital's noise everywhere."""
+    methods = _committed("sample_640.json")["methods"]
+    for image in (0, 1):
+        varied, unvaried = (
+            methods[name]["values"]["detail"][image] for name in ("srgan", "srgan_unvaried")
+        )
+        assert unvaried > 5 * varied
+
+
+def test_paper_s_form_learns_more_slowly():
+    methods = _committed("test_split.json")["methods"]
+    paper, fast = (methods[name]["mean"]["psnr"] for name in ("srresnet_paper", "srresnet"))
+    assert paper < fast
+    runs = [read_metrics(ROOT / "results" / name) for name in ("srresnet_paper", "srresnet")]
+    slow, quick = ({e["step"]: e["validation"]["psnr"] for e in run} for run in runs)
+    last = max(slow)
+    assert slow[last] < quick[last]  # after the same number of steps
 
 
 @pytest.mark.parametrize("file", ["sample_640.json", "sample_full.json"])

@@ -23,11 +23,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from srgan_lib import crops, files, runs
 from srgan_lib.architectures import SRResNet
+from srgan_lib.averaging import interpolate_networks
 from srgan_lib.checkpoints import load_state, load_weights, save_weights
 from srgan_lib.crops import CropSampler, ImageFile, LoaderSampler
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError, WeightsError
+from srgan_lib.pretrained import load_network
 from srgan_lib.recipes import check_recipe, read_recipe
-from srgan_lib.runs import read_metrics, train
+from srgan_lib.runs import build_generator, read_metrics, train
 from srgan_lib.training import AdversarialStage, ContentStage
 
 # Processes that are killed are forked from one that has imported all and computed nothing.
@@ -209,6 +211,22 @@ def test_best_is_the_epoch_with_the_best_score(make, tmp_path, monkeypatch, stag
     while not go(make(stage, epochs=3), tmp_path, time_budget=0):
         pass  # interrupted or not, it remembers what the best was
     assert load_state(tmp_path / "checkpoints" / "best.safetensors")["epoch"] == 2
+
+
+def test_saved_generator_is_interpolated_with_its_start_if_asked_for(whole, make, tmp_path):
+    start = tmp_path / "start.safetensors"
+    save_weights(build_generator(make()), start)
+    recipe = make(start_from=str(start), interpolate=0.75, epochs=1)
+    assert go(recipe, tmp_path / "run")
+    found = load_network(tmp_path / "run" / "generator.safetensors")
+    first, average = build_generator(recipe), build_generator(recipe)
+    state = load_state(tmp_path / "run" / "checkpoints" / "0001-000000.safetensors")["stage"]
+    average.load_state_dict(state["average"]["network"])
+    expected = interpolate_networks(first, average, 0.75)
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, msg=name)
+        if value.is_floating_point() and value.numel() > 1:
+            assert not torch.equal(value, average.state_dict()[name]), name
 
 
 def test_run_that_is_finished_stays_as_it_is(whole, make, tmp_path):
