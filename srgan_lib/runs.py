@@ -413,7 +413,8 @@ class _Run:
             self._write_state(self.folder / "checkpoints" / "best.safetensors")
         generator = self.stage.average.network
         if self.recipe.interpolate < 1:
-            start = build_generator(self.recipe)
+            with torch.random.fork_rng(devices=[]):  # the run's random numbers stay as they are
+                start = build_generator(self.recipe)
             generator = interpolate_networks(start, generator, self.recipe.interpolate)
         save_weights(generator, self.folder / "generator.safetensors")
         if isinstance(self.stage, AdversarialStage):

@@ -218,6 +218,10 @@ def test_saved_generator_is_interpolated_with_its_start_if_asked_for(whole, make
     save_weights(build_generator(make()), start)
     recipe = make(start_from=str(start), interpolate=0.75, epochs=1)
     assert go(recipe, tmp_path / "run")
+    assert go(make(start_from=str(start), epochs=1), tmp_path / "plain")
+    last = "checkpoints/0001-000000.safetensors"
+    random = [load_state(tmp_path / run / last)["random"] for run in ("run", "plain")]
+    assert torch.equal(*random)
     found = load_network(tmp_path / "run" / "generator.safetensors")
     first, average = build_generator(recipe), build_generator(recipe)
     state = load_state(tmp_path / "run" / "checkpoints" / "0001-000000.safetensors")["stage"]
