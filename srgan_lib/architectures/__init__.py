@@ -4,8 +4,23 @@ Everything that enlarges is called alike: LR (N, C, H, W) in, SR (N, C, scale H,
 """
 
 from srgan_lib.architectures.discriminator import Discriminator
+from srgan_lib.architectures.drcn import DRCN
+from srgan_lib.architectures.espcn import ESPCN
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.rrdbnet import RRDBNet
+from srgan_lib.architectures.srcnn import SRCNN
 from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib.architectures.swinir import SwinIR
 from srgan_lib.architectures.vgg import VGGFeatures
 
-__all__ = ["Discriminator", "Interpolation", "SRResNet", "VGGFeatures"]
+__all__ = [
+    "DRCN",
+    "ESPCN",
+    "SRCNN",
+    "Discriminator",
+    "Interpolation",
+    "RRDBNet",
+    "SRResNet",
+    "SwinIR",
+    "VGGFeatures",
+]

@@ -1,0 +1,31 @@
+"""What all generators ask of their arguments and of their input."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from srgan_lib.errors import ConfigurationError, ImageError
+
+
+def check_form(channels: int, scale: int, scales: tuple[int, ...]) -> None:
+    """Raise a ConfigurationError for other than 1 or 3 channels, or a scale that isn't offered."""
+    if channels not in (1, 3):
+        raise ConfigurationError(f"channels must be 1 or 3, not {channels}.")
+    if scale not in scales:
+        offered = ", ".join(map(str, scales[:-1])) + f" or {scales[-1]}"
+        raise ConfigurationError(f"scale must be {offered}, not {scale}.")
+
+
+def check_positive(**values: int | Iterable[int]) -> None:
+    """Raise a ConfigurationError that names the first value below 1."""
+    for name, value in values.items():
+        if min(value if isinstance(value, Iterable) else (value,)) < 1:
+            raise ConfigurationError(f"{name} must be positive, not {value}.")
+
+
+def check_input(network: nn.Module, lr: Tensor) -> None:
+    """Raise an ImageError unless LR is a batch with as many channels as the network."""
+    if lr.ndim != 4 or lr.shape[1] != network.channels:
+        raise ImageError(
+            f"{type(network).__name__} takes (N, {network.channels}, H, W), not {tuple(lr.shape)}."
+        )
