@@ -8,7 +8,16 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from srgan_lib.architectures import DRCN, ESPCN, SRCNN, Discriminator, RRDBNet, SRResNet, SwinIR
+from srgan_lib.architectures import (
+    DRCN,
+    ESPCN,
+    IPT,
+    SRCNN,
+    Discriminator,
+    RRDBNet,
+    SRResNet,
+    SwinIR,
+)
 from srgan_lib.checkpoints import load_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
@@ -17,7 +26,7 @@ PRETRAINED = ("srresnet", "srresnet_paper", "srgan", "srgan_discriminator", "srg
 
 _NETWORKS = {
     network.__name__: network
-    for network in (SRCNN, ESPCN, DRCN, SRResNet, Discriminator, RRDBNet, SwinIR)
+    for network in (SRCNN, ESPCN, DRCN, SRResNet, Discriminator, RRDBNet, SwinIR, IPT)
 }
 
 

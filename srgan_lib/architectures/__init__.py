@@ -7,6 +7,7 @@ from srgan_lib.architectures.discriminator import Discriminator
 from srgan_lib.architectures.drcn import DRCN
 from srgan_lib.architectures.espcn import ESPCN
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.ipt import IPT
 from srgan_lib.architectures.rrdbnet import RRDBNet
 from srgan_lib.architectures.srcnn import SRCNN
 from srgan_lib.architectures.srresnet import SRResNet
@@ -16,6 +17,7 @@ from srgan_lib.architectures.vgg import VGGFeatures
 __all__ = [
     "DRCN",
     "ESPCN",
+    "IPT",
     "SRCNN",
     "Discriminator",
     "Interpolation",

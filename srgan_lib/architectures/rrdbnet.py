@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.interpolation import Interpolation
 
 
 class DenseBlock(nn.Module):
@@ -47,12 +48,16 @@ class RRDBNet(nn.Module):
     it brings artefacts, says section 3.1. The paper enlarges by repeating pixels, each followed
     by a convolution. The output is not clamped.
 
+    ``bicubic_skip`` leaves the paper: the bicubic image is added, and the last convolution starts
+    at zero, see :class:`~srgan_lib.architectures.srresnet.SRResNet`.
+
     Args:
         channels: 1 (grey) or 3 (RGB).
         scale: 2 or 4.
         blocks: number of RRDBs; 23 in the paper.
         width: feature channels; 64 in the paper.
         growth: channels that each convolution of a dense block adds; 32 in the paper.
+        bicubic_skip: add the bicubic image to the output.
 
     Attributes:
         arguments: what this network was made with; saved along with its weights.
@@ -68,6 +73,8 @@ class RRDBNet(nn.Module):
         blocks: int = 23,
         width: int = 64,
         growth: int = 32,
+        *,
+        bicubic_skip: bool = False,
     ) -> None:
         super().__init__()
         check_form(channels, scale, (2, 4))
@@ -79,6 +86,7 @@ class RRDBNet(nn.Module):
             "blocks": blocks,
             "width": width,
             "growth": growth,
+            "bicubic_skip": bicubic_skip,
         }
         self.head = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
@@ -97,6 +105,10 @@ class RRDBNet(nn.Module):
                     nn.init.kaiming_normal_(module.weight, 0.2, nonlinearity="leaky_relu")
                     module.weight *= 0.1
                     nn.init.zeros_(module.bias)
+        self.bicubic = Interpolation("bicubic", scale) if bicubic_skip else None
+        if bicubic_skip:
+            nn.init.zeros_(self.last[-1].weight)
+            nn.init.zeros_(self.last[-1].bias)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
@@ -104,7 +116,8 @@ class RRDBNet(nn.Module):
         x = self.head(lr)  # (N, width, H, W)
         x = x + self.tail(self.blocks(x))
         x = self.upsample(x)  # (N, width, scale H, scale W)
-        return self.last(x)
+        x = self.last(x)  # (N, channels, scale H, scale W)
+        return x if self.bicubic is None else x + self.bicubic(lr)
 
 
 def _stage(width: int) -> nn.Sequential:

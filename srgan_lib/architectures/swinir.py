@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.errors import ConfigurationError
 
 
@@ -82,6 +83,9 @@ class SwinIR(nn.Module):
     both are added and enlarged (section 3.1 and figure 2). The image is padded to whole windows
     by repeating its edge, so that any size will do.
 
+    ``bicubic_skip`` leaves the paper: the bicubic image is added, and the last convolution starts
+    at zero, see :class:`~srgan_lib.architectures.srresnet.SRResNet`.
+
     Args:
         channels: 1 (grey) or 3 (RGB).
         scale: 2, 3 or 4.
@@ -90,6 +94,7 @@ class SwinIR(nn.Module):
         heads: attention heads; 6 in the paper.
         window: side of a window in LR pixels, even; 8 in the paper.
         expansion: how much wider the small network is inside; 2 in the paper.
+        bicubic_skip: add the bicubic image to the output.
 
     Attributes:
         arguments: what this network was made with; saved along with its weights.
@@ -107,6 +112,8 @@ class SwinIR(nn.Module):
         heads: int = 6,
         window: int = 8,
         expansion: int = 2,
+        *,
+        bicubic_skip: bool = False,
     ) -> None:
         super().__init__()
         check_form(channels, scale, (2, 3, 4))
@@ -124,6 +131,7 @@ class SwinIR(nn.Module):
             "heads": heads,
             "window": window,
             "expansion": expansion,
+            "bicubic_skip": bicubic_skip,
         }
         self.shallow = nn.Conv2d(channels, width, 3, padding=1)
         self.norm_first = nn.LayerNorm(width)
@@ -142,6 +150,10 @@ class SwinIR(nn.Module):
         self.upsample = nn.Sequential(
             nn.Conv2d(width, channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
         )
+        self.bicubic = Interpolation("bicubic", scale) if bicubic_skip else None
+        if bicubic_skip:
+            nn.init.zeros_(self.upsample[0].weight)
+            nn.init.zeros_(self.upsample[0].bias)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
@@ -154,8 +166,8 @@ class SwinIR(nn.Module):
             seen = block["layers"](x).permute(0, 3, 1, 2)
             x = x + block["convolution"](seen).permute(0, 2, 3, 1)
         deep = self.deep(self.norm_last(x).permute(0, 3, 1, 2))
-        sr = self.upsample(shallow + deep)
-        return sr[..., : self.scale * height, : self.scale * width]
+        sr = self.upsample(shallow + deep)[..., : self.scale * height, : self.scale * width]
+        return sr if self.bicubic is None else sr + self.bicubic(lr)
 
 
 def to_windows(x: Tensor, side: int) -> Tensor:
