@@ -8,26 +8,14 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from srgan_lib.architectures import (
-    DRCN,
-    ESPCN,
-    IPT,
-    SRCNN,
-    Discriminator,
-    RRDBNet,
-    SRResNet,
-    SwinIR,
-)
+from srgan_lib.architectures import GENERATORS, Discriminator
 from srgan_lib.checkpoints import load_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
 PRETRAINED = ("srresnet", "srresnet_paper", "srgan", "srgan_discriminator", "srgan_unvaried")
 """Names of the weights inside this package; ``recipes/`` holds the recipe of each run."""
 
-_NETWORKS = {
-    network.__name__: network
-    for network in (SRCNN, ESPCN, DRCN, SRResNet, Discriminator, RRDBNet, SwinIR, IPT)
-}
+_NETWORKS = {**GENERATORS, "Discriminator": Discriminator}
 
 
 def load_network(name: str | os.PathLike) -> nn.Module:

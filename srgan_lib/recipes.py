@@ -1,20 +1,26 @@
 """Recipes: what a training run depends on, as a small YAML file that is checked when read."""
 
+import inspect
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
+import torch
 import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
+from srgan_lib.architectures import GENERATORS
 from srgan_lib.architectures.vgg import layer_names
 from srgan_lib.errors import ConfigurationError, unknown_name
 
@@ -72,14 +78,49 @@ class DataPart(_Part):
 
 
 class GeneratorPart(_Part):
-    """See :class:`srgan_lib.architectures.srresnet.SRResNet`."""
+    """The generator: its ``network``, a name from
+    :data:`srgan_lib.architectures.GENERATORS`, by default ``SRResNet``; and the arguments of that
+    network, but for the channels, which are those of the data.
+    """
 
-    scale: Annotated[Literal[2, 4, 8], BeforeValidator(_no_boolean)] = 4
-    blocks: Positive = 16
-    width: Positive = 64
-    batch_norm: bool = True
-    bicubic_skip: bool = False
-    end_kernel: Positive = 9
+    network: str
+    scale: _Int
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the network is made with, but for the channels."""
+        return self.model_dump(exclude={"network"})
+
+    @model_validator(mode="after")
+    def _possible(self) -> "GeneratorPart":
+        with torch.device("meta"):  # without memory
+            GENERATORS[self.network](**self.arguments)
+        return self
+
+
+def _generator_part(name: str) -> type[GeneratorPart]:
+    """Return the part for one network, made from its constructor: names, types and defaults."""
+    fields: dict[str, Any] = {"network": (Literal[name], name)}
+    for argument in inspect.signature(GENERATORS[name]).parameters.values():
+        if argument.name != "channels":
+            kind = _Int if argument.annotation is int else argument.annotation
+            fields[argument.name] = (kind, argument.default)
+    return create_model(name, __base__=GeneratorPart, **fields)
+
+
+_GENERATOR_PARTS = {name: _generator_part(name) for name in GENERATORS}
+
+
+def _network_of(value: Any) -> Any:
+    if isinstance(value, GeneratorPart):
+        return value.network
+    return value.get("network", "SRResNet") if isinstance(value, dict) else None
+
+
+_AnyGenerator = Annotated[
+    Union[tuple(Annotated[part, Tag(name)] for name, part in _GENERATOR_PARTS.items())],  # noqa: UP007
+    Discriminator(_network_of),
+]
 
 
 class DiscriminatorPart(_Part):
@@ -153,7 +194,7 @@ class Recipe(_Part):
 
     stage: Literal["content", "adversarial"]
     data: DataPart = DataPart()
-    generator: GeneratorPart = GeneratorPart()
+    generator: _AnyGenerator = _GENERATOR_PARTS["SRResNet"]()
     discriminator: DiscriminatorPart | None = None
     loss: LossPart | None = None
     start_from: str | None = None
@@ -200,8 +241,6 @@ class Recipe(_Part):
                 f"data.crop_size ({self.data.crop_size}) must be a multiple of generator.scale "
                 f"({self.generator.scale})"
             )
-        if self.generator.end_kernel % 2 == 0:
-            raise ValueError(f"generator.end_kernel ({self.generator.end_kernel}) must be odd")
         if self.interpolate < 1 and self.start_from is None:
             raise ValueError("interpolate needs start_from, the other network")
         if self.stage == "content":
@@ -264,7 +303,10 @@ def check_recipe(content: dict[str, Any], what: str = "The recipe") -> Recipe:
         # A wrong key goes first: it is why another one is missing.
         wrong = ("extra_forbidden", "invalid_key")
         first = min(error.errors(), key=lambda one: one["type"] not in wrong)
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"] if part not in GENERATORS)
+        if first["type"] == "union_tag_invalid":
+            given = unknown_name("network", first["ctx"]["tag"], GENERATORS)
+            raise ConfigurationError(f"{what}, at {place}.network: {given}") from error
         if first["type"] == "extra_forbidden":
             known = _keys_at(first["loc"][:-1])
             unknown = unknown_name("key", str(first["loc"][-1]), known)
@@ -285,7 +327,7 @@ def _keys_at(place: tuple[Any, ...]) -> list[str]:
     parts = {
         "data": DataPart,
         "variation": VariationPart,
-        "generator": GeneratorPart,
+        **_GENERATOR_PARTS,
         "discriminator": DiscriminatorPart,
         "loss": LossPart,
     }

@@ -27,10 +27,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from srgan_lib.architectures.discriminator import Discriminator
-from srgan_lib.architectures.interpolation import Interpolation
-from srgan_lib.architectures.srresnet import SRResNet
-from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.architectures import DRCN, GENERATORS, Discriminator, Interpolation, VGGFeatures
 from srgan_lib.averaging import interpolate_networks
 from srgan_lib.checkpoints import load_state, load_weights, save_state, save_weights
 from srgan_lib.crops import (
@@ -51,7 +48,13 @@ from srgan_lib.images import read_image, write_image
 from srgan_lib.losses import GeneratorLoss
 from srgan_lib.pretrained import weights_path
 from srgan_lib.recipes import Recipe, read_recipe, write_recipe
-from srgan_lib.training import AdversarialStage, ContentStage, constant, cosine
+from srgan_lib.training import (
+    AdversarialStage,
+    ContentStage,
+    RecursiveStage,
+    constant,
+    cosine,
+)
 from srgan_lib.variation import Variation
 
 _LOOK_EVERY = 20  # steps between two looks at the losses, each of which waits for the device
@@ -113,9 +116,10 @@ def train(
                 run.close()
 
 
-def build_generator(recipe: Recipe) -> SRResNet:
+def build_generator(recipe: Recipe) -> torch.nn.Module:
     """Return the recipe's generator with its starting weights."""
-    generator = SRResNet(recipe.data.channels, **recipe.generator.model_dump())
+    part = recipe.generator
+    generator = GENERATORS[part.network](recipe.data.channels, **part.arguments)
     if recipe.start_from is not None:
         load_weights(generator, weights_path(recipe.start_from))
     return generator
@@ -139,7 +143,10 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
     }
     generator = build_generator(recipe)
     if recipe.stage == "content":
-        return ContentStage(generator, pixel_loss=recipe.pixel_loss or "mse", **common)
+        common["pixel_loss"] = recipe.pixel_loss or "mse"
+        if isinstance(generator, DRCN):
+            return RecursiveStage(generator, recipe.steps, **common)
+        return ContentStage(generator, **common)
     assert recipe.discriminator is not None and recipe.loss is not None  # the recipe was checked
     discriminator = Discriminator(recipe.data.channels, **recipe.discriminator.model_dump())
     part = recipe.loss

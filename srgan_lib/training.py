@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from srgan_lib.architectures.drcn import DRCN
 from srgan_lib.averaging import MovingAverage
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError, unknown_name
@@ -171,6 +172,36 @@ class ContentStage:
         self.average.load_state_dict(state["average"])
         if state["scaler"]:  # empty where the run was not in float16 before
             self.scaler.load_state_dict(state["scaler"])
+
+
+class RecursiveStage(ContentStage):
+    """Stage one of DRCN, with recursive supervision (Kim et al. 2016, section 3.2, eq. 8).
+
+    The loss is the mean loss of all recursions' images, times alpha, plus that of their average,
+    times 1 - alpha. Alpha falls evenly from 1 to 0: at first each recursion learns to make an
+    image, in the end only their average counts.
+
+    Args:
+        generator: the network. Trained in place.
+        steps: number of steps until alpha is 0.
+        options: see :class:`ContentStage`.
+    """
+
+    def __init__(self, generator: DRCN, steps: int, **options: Any) -> None:
+        super().__init__(generator, **options)
+        self.all_steps = steps
+
+    def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Learn from one batch, see :meth:`ContentStage.step`; ``content`` is the average's."""
+        alpha = max(1 - self.generator.steps / self.all_steps, 0)
+        with self.accelerator.autocast():
+            sr, each = self.generator.network(lr, each=True)
+        content = self.pixel_loss(sr.float(), hr)
+        loss = (1 - alpha) * content + alpha * self.pixel_loss(each.float(), hr.expand_as(each))
+        self.generator.update(loss, self.scaler)
+        self.scaler.update()
+        self.average.update(self.generator.plain)
+        return {"content": content.detach()}
 
 
 class AdversarialStage:

@@ -14,9 +14,15 @@ from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.architectures.swinir import SwinIR
 from srgan_lib.architectures.vgg import VGGFeatures
 
+GENERATORS = {
+    network.__name__: network for network in (SRCNN, ESPCN, DRCN, SRResNet, RRDBNet, SwinIR, IPT)
+}
+"""The networks that are trained to enlarge, by their names, in the order of their papers."""
+
 __all__ = [
     "DRCN",
     "ESPCN",
+    "GENERATORS",
     "IPT",
     "SRCNN",
     "Discriminator",

@@ -14,7 +14,8 @@ class DRCN(nn.Module):
     ReLU, used ``recursions`` times; the reconstruction net, shared as well, turns the state after
     each recursion into an image, to which the bicubic image is added (section 3, figure 3). The
     result is the average of these predictions, with learned weights (eq. 7). In training each
-    prediction is compared with HR, too: recursive supervision (eq. 8), see :meth:`predictions`.
+    prediction is compared with HR, too: recursive supervision (eq. 8), see
+    :class:`srgan_lib.training.RecursiveStage`.
 
     Args:
         channels: 1 (grey) or 3 (RGB).
@@ -60,8 +61,12 @@ class DRCN(nn.Module):
         nn.init.dirac_(self.inference[0].weight)
         nn.init.zeros_(self.inference[0].bias)
 
-    def predictions(self, lr: Tensor) -> Tensor:
-        """Return the image after each recursion, (recursions, N, channels, scale H, scale W)."""
+    def forward(self, lr: Tensor, each: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W).
+
+        With ``each``, return the image after each recursion, too, which training compares with
+        HR: (recursions, N, channels, scale H, scale W).
+        """
         check_input(self, lr)
         bicubic = self.bicubic(lr)  # (N, channels, scale H, scale W)
         state = self.embedding(bicubic)  # (N, width, scale H, scale W)
@@ -69,9 +74,6 @@ class DRCN(nn.Module):
         for _ in range(len(self.average)):
             state = self.inference(state)
             images.append(self.reconstruction(state) + bicubic)
-        return torch.stack(images)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
         weights = self.average / self.average.sum()
-        return torch.einsum("d,dnchw->nchw", weights, self.predictions(lr))
+        sr = sum(weight * image for weight, image in zip(weights, images, strict=True))
+        return (sr, torch.stack(images)) if each else sr
