@@ -113,7 +113,10 @@ def data(
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, a YAML file.")],
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe, a YAML file.")] = None,
+    family: Annotated[
+        bool, typer.Option("--family", help="Train all networks of chapter 8, one by one.")
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option(help="The run folder; runs/<name of the recipe> by default.")
     ] = None,
@@ -127,22 +130,28 @@ def train(
     \b
     srgan train recipes/srresnet.yaml
     srgan train recipes/srresnet.yaml --time-budget 15m --folder runs/first
+    srgan train --family
     """
     seconds = None if time_budget is None else parse_duration(time_budget)
+    if family == (recipe is not None):
+        raise typer.BadParameter("Name a recipe, or give --family; one of the two.")
 
     from accelerate import PartialState
 
+    from srgan_lib.family import train_family
     from srgan_lib.recipes import read_recipe
     from srgan_lib.runs import train as train_by
 
-    content = read_recipe(recipe)
-    folder = folder or Path("runs") / recipe.stem
     chosen = None if device is None else _device(device)
-    finished = train_by(content, folder, time_budget=seconds, device=chosen)
+    folder = folder or Path("runs") / ("family" if recipe is None else recipe.stem)
+    if recipe is None:
+        finished = train_family(folder, time_budget=seconds, device=chosen)
+    else:
+        finished = train_by(read_recipe(recipe), folder, time_budget=seconds, device=chosen)
     if not PartialState().is_main_process:
         return
     if finished:
-        print(f"Finished: {folder / 'generator.safetensors'}")
+        print(f"Finished: {folder if recipe is None else folder / 'generator.safetensors'}")
     else:
         print(f"Stopped and saved. To go on, run the same command again with --folder {folder}")
 
@@ -155,25 +164,35 @@ def evaluate(
     ] = None,
     data: Annotated[str, typer.Option(help="A data set's name, or a folder.")] = "covid19-hannover",
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    family: Annotated[
+        bool, typer.Option("--family", help="All methods of chapter 8, before any --model.")
+    ] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Parameters, multiply-adds, time and memory, too.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="The JSON file to write.")] = Path("results.json"),
     device: DeviceOption = None,
 ) -> None:
     """Measure models on a data set, print a table and write all numbers as JSON.
 
-    Without --model: bicubic, srresnet and srgan.
+    Without --model and --family: bicubic, srresnet and srgan.
 
     \b
     srgan evaluate --out results.json
     srgan evaluate --model bicubic --model runs/first/generator.safetensors --data sample
+    srgan evaluate --family --cost --split validation
     """
     from srgan_lib.datasets import open_dataset
-    from srgan_lib.results import measure, results_table, write_results
+    from srgan_lib.pretrained import FAMILY
+    from srgan_lib.results import cost_table, measure, results_table, write_results
 
-    models = model or ["bicubic", "srresnet", "srgan"]
+    models = [*(FAMILY if family else ()), *(model or ())] or ["bicubic", "srresnet", "srgan"]
     opened = open_dataset(data, split)
-    results = measure(models, opened, device=_device(device), progress=True)
+    results = measure(models, opened, device=_device(device), cost=cost, progress=True)
     write_results(results, out)
     print(results_table(results))
+    if cost:
+        print(cost_table(results))
     print(f"Written: {out}")
 
 
@@ -351,7 +370,7 @@ def _device(name: str | None) -> "torch.device":
 
 def _load(model: str) -> "nn.Module":
     """Return an interpolation or a generator by its name or its weights file."""
-    from srgan_lib.architectures import Interpolation, SRResNet
+    from srgan_lib.architectures import Discriminator, Interpolation
     from srgan_lib.pretrained import PRETRAINED, load_network
 
     if model in _interpolations():
@@ -359,10 +378,8 @@ def _load(model: str) -> "nn.Module":
     if model not in PRETRAINED and not model.endswith(".safetensors"):
         raise unknown_name("model", model, (*PRETRAINED, *_interpolations()))
     network = load_network(model)
-    if not isinstance(network, SRResNet):
-        raise ConfigurationError(
-            f"{model} is a {type(network).__name__}; only a generator enlarges images."
-        )
+    if isinstance(network, Discriminator):
+        raise ConfigurationError(f"{model} is a Discriminator; only a generator enlarges images.")
     return network
 
 

@@ -10,14 +10,14 @@ from contextlib import redirect_stdout
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from srgan_lib import __version__
+from srgan_lib.architectures import GENERATORS
 from srgan_lib.architectures.interpolation import Interpolation
-from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.degradation import resize_matrix
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.files import write_atomically
-from srgan_lib.tiling import receptive_radius
 
 NOTICE = "Synthetic image, not for diagnosis."
 """What the file says of the images that it makes."""
@@ -41,7 +41,7 @@ class PolyphaseInterpolation(nn.Module):
 
     def __init__(self, interpolation: Interpolation, channels: int) -> None:
         super().__init__()
-        scale, radius = interpolation.scale, receptive_radius(interpolation)
+        scale, radius = interpolation.scale, interpolation.receptive_radius
         size = 2 * radius + 1
         # The rows of the middle pixel see all of the kernel: nothing is cut off there.
         matrix = resize_matrix(size, scale * size, interpolation.kernel)
@@ -70,7 +70,7 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
     (N, C, scale H, scale W), not clamped. The file says that its images are synthetic.
 
     Args:
-        network: an :class:`~srgan_lib.architectures.srresnet.SRResNet`, or an
+        network: one of :data:`~srgan_lib.architectures.GENERATORS`, or an
             :class:`~srgan_lib.architectures.interpolation.Interpolation`, which is exported for
             grey images. It is not changed.
         path: the file to write; it appears whole or not at all.
@@ -90,18 +90,22 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
             f"The export to ONNX needs the package {error.name}. "
             'Install the extra: pip install "srgan_lib[onnx]"'
         ) from error
+    # Names, not torch.export.Dim, whose range would have to be proven: where a side is one window
+    # or crop, torch may lay memory out otherwise, and takes that for another network.
     free = {0: "batch", 2: "height", 3: "width"}
     level = logging.getLogger("torch.onnx").level
     try:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        # Attention as plain products: the fused kernels keep memory in an order of their own.
+        plain = sdpa_kernel(SDPBackend.MATH)
+        with plain, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # about the exporter's own inner workings
             program = torch.onnx.export(
                 exported,
                 (torch.rand(2, channels, 12, 15),),
                 input_names=["lr"],
                 output_names=["sr"],
-                dynamic_shapes=({key: torch.export.Dim(name) for key, name in free.items()},),
+                dynamic_shapes=(free,),
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,
@@ -135,11 +139,13 @@ def _exportable(network: nn.Module) -> nn.Module:
     """Return a copy on the CPU, in float32 and evaluation mode, without fixed sizes."""
     if isinstance(network, Interpolation):
         return PolyphaseInterpolation(network, channels=1)
-    if not isinstance(network, SRResNet):
+    if not isinstance(network, tuple(GENERATORS.values())):
         raise ConfigurationError(
-            f"A {type(network).__name__} can't be exported; only SRResNet and Interpolation can."
+            f"{type(network).__name__} can't be exported; "
+            f"{', '.join(GENERATORS)} and Interpolation can."
         )
     network = copy.deepcopy(network).cpu().float().eval()
-    if network.bicubic is not None:
-        network.bicubic = PolyphaseInterpolation(network.bicubic, network.channels)
+    for name, part in list(network.named_modules()):
+        if isinstance(part, Interpolation):
+            network.set_submodule(name, PolyphaseInterpolation(part, network.channels))
     return network

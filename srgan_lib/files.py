@@ -1,6 +1,8 @@
 """Where data lies, and writing files so that a reader sees the old or the whole new one."""
 
+import contextlib
 import errno
+import importlib.metadata
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +17,28 @@ def in_data_dir(name: str) -> Path | None:
     """Return the folder of this name under ``SRGAN_DATA_DIR``, if there is one."""
     root = os.environ.get(DATA_DIR_VARIABLE)
     return Path(root) / name if root and (Path(root) / name).is_dir() else None
+
+
+def shared_folder(name: str, file: str) -> Path:
+    """Return a folder of the repository's top level, such as ``results``.
+
+    It lies beside the package, or is installed along with it.
+
+    Args:
+        name: the folder's name.
+        file: the name of a file that it holds.
+
+    Raises:
+        SRGANError: an installation without it.
+    """
+    beside = Path(__file__).parent.parent / name
+    if (beside / file).is_file():
+        return beside
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for installed in importlib.metadata.files("srgan-lib") or ():
+            if installed.parts[-3:] == ("srgan-lib", name, file):
+                return Path(installed.locate()).resolve().parent
+    raise SRGANError(f"The folder {name} is not installed; clone the repository to have it.")
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:

@@ -117,6 +117,39 @@ def discriminator_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
     return F.softplus(-logits_hr).mean() + F.softplus(logits_sr).mean()
 
 
+def relativistic_discriminator_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
+    """Return the relativistic average discriminator's loss (Wang et al. 2018, eq. 1).
+
+    It doesn't ask whether an image is real, but whether an HR image is more real than SR images
+    are on average, and an SR image less real than HR images are: the logits of one kind are
+    compared with the mean of the other.
+
+    Args:
+        logits_hr: logits for HR images, (N, 1).
+        logits_sr: logits for SR images that hold no graph of the generator, (N, 1).
+
+    Returns:
+        A scalar; 2 log 2 = 1.386 for a discriminator that can't tell.
+    """
+    return discriminator_loss(logits_hr - logits_sr.mean(), logits_sr - logits_hr.mean())
+
+
+def relativistic_adversarial_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
+    """Return the generator's loss against a relativistic discriminator (Wang et al. 2018, eq. 2).
+
+    The discriminator's loss with both kinds exchanged: SR images shall look more real than HR
+    images do. So HR images take part in it, too.
+
+    Args:
+        logits_hr: logits for HR images, (N, 1).
+        logits_sr: logits for SR images, (N, 1).
+
+    Returns:
+        A scalar.
+    """
+    return relativistic_discriminator_loss(logits_sr, logits_hr)
+
+
 def texture_loss(sr: Tensor, hr: Tensor, amount: float = 1.0, window: int = 16) -> Tensor:
     """Return how far SR and HR are apart in the amount of fine texture, whatever its pattern.
 
@@ -218,6 +251,8 @@ class GeneratorLoss(nn.Module):
         texture_amount: see :func:`texture_loss`.
         lattice_weight: weight of :func:`lattice_loss`; none in the paper.
         scale: the generator's, for :func:`lattice_loss`.
+        relativistic: ESRGAN's adversarial loss, :func:`relativistic_adversarial_loss`, for
+            SRGAN's.
 
     Raises:
         ConfigurationError: a weight that is negative or not finite, all weights zero, or an
@@ -237,6 +272,7 @@ class GeneratorLoss(nn.Module):
         texture_amount: float = 1.0,
         lattice_weight: float = 0.0,
         scale: int = 4,
+        relativistic: bool = False,
     ) -> None:
         super().__init__()
         weights = (
@@ -255,12 +291,21 @@ class GeneratorLoss(nn.Module):
         self.adversarial_weight = adversarial_weight
         self.texture_weight, self.lattice_weight = texture_weight, lattice_weight
         self.texture_amount, self.scale = texture_amount, scale
+        self.relativistic = relativistic
 
-    def forward(self, sr: Tensor, hr: Tensor, logits_sr: Tensor) -> GeneratorTerms:
-        """Return total and terms for SR and HR (N, C, H, W) and the logits of SR (N, 1)."""
+    def forward(
+        self, sr: Tensor, hr: Tensor, logits_sr: Tensor, logits_hr: Tensor | None = None
+    ) -> GeneratorTerms:
+        """Return total and terms for SR and HR (N, C, H, W) and the logits of SR (N, 1).
+
+        The logits of HR are needed, and used, if the loss is relativistic.
+        """
         content = content_loss(sr, hr)
         perceptual = self.perceptual(sr, hr)
-        adversarial = adversarial_loss(logits_sr)
+        if self.relativistic:
+            adversarial = relativistic_adversarial_loss(logits_hr, logits_sr)
+        else:
+            adversarial = adversarial_loss(logits_sr)
         texture = lattice = sr.new_zeros(())
         if self.texture_weight:
             texture = texture_loss(sr, hr, self.texture_amount)

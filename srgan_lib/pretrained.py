@@ -8,14 +8,30 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from srgan_lib.architectures import GENERATORS, Discriminator
+from srgan_lib.architectures import GENERATORS, Discriminator, NeighbourEmbedding
 from srgan_lib.checkpoints import load_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
-PRETRAINED = ("srresnet", "srresnet_paper", "srgan", "srgan_discriminator", "srgan_unvaried")
+TRAINED = ("srcnn", "espcn", "drcn", "srresnet", "srgan", "rrdbnet", "esrgan", "swinir", "ipt")
+"""The networks of chapter 8, in the order of their papers; ``recipes/`` holds their recipes."""
+
+FAMILY = ("bicubic", "neighbour_embedding", *TRAINED)
+"""All methods of chapter 8."""
+
+PRETRAINED = (
+    "neighbour_embedding",
+    *TRAINED,
+    "srresnet_paper",
+    "srgan_discriminator",
+    "srgan_unvaried",
+)
 """Names of the weights inside this package; ``recipes/`` holds the recipe of each run."""
 
-_NETWORKS = {**GENERATORS, "Discriminator": Discriminator}
+_NETWORKS = {
+    **GENERATORS,
+    "Discriminator": Discriminator,
+    "NeighbourEmbedding": NeighbourEmbedding,
+}
 
 
 def load_network(name: str | os.PathLike) -> nn.Module:

@@ -3,7 +3,7 @@
 import inspect
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 import yaml
@@ -103,9 +103,15 @@ def _generator_part(name: str) -> type[GeneratorPart]:
     fields: dict[str, Any] = {"network": (Literal[name], name)}
     for argument in inspect.signature(GENERATORS[name]).parameters.values():
         if argument.name != "channels":
-            kind = _Int if argument.annotation is int else argument.annotation
-            fields[argument.name] = (kind, argument.default)
+            fields[argument.name] = (_without_booleans(argument.annotation), argument.default)
     return create_model(name, __base__=GeneratorPart, **fields)
+
+
+def _without_booleans(kind: Any) -> Any:
+    """Return a type with each ``int`` in it as one that refuses true and false."""
+    if get_origin(kind) is tuple:
+        return tuple[tuple(map(_without_booleans, get_args(kind)))]
+    return _Int if kind is int else kind
 
 
 _GENERATOR_PARTS = {name: _generator_part(name) for name in GENERATORS}
@@ -114,7 +120,7 @@ _GENERATOR_PARTS = {name: _generator_part(name) for name in GENERATORS}
 def _network_of(value: Any) -> Any:
     if isinstance(value, GeneratorPart):
         return value.network
-    return value.get("network", "SRResNet") if isinstance(value, dict) else None
+    return str(value.get("network", "SRResNet")) if isinstance(value, dict) else None
 
 
 _AnyGenerator = Annotated[
@@ -143,6 +149,7 @@ class LossPart(_Part):
     texture_weight: Weight = 0.0
     texture_amount: Annotated[_Float, Field(gt=0)] = 1.0
     lattice_weight: Weight = 0.0
+    relativistic: bool = False
 
     @model_validator(mode="after")
     def _agree(self) -> "LossPart":
@@ -311,8 +318,13 @@ def check_recipe(content: dict[str, Any], what: str = "The recipe") -> Recipe:
             known = _keys_at(first["loc"][:-1])
             unknown = unknown_name("key", str(first["loc"][-1]), known)
             raise ConfigurationError(f"{what}, at {place}: {unknown}") from error
-        message = first["msg"].removeprefix("Value error, ")
-        given = f", not {first['input']!r}" if place and first["type"] != "missing" else ""
+        message = first["msg"].removeprefix("Value error, ").removesuffix(".")
+        if first["type"] == "union_tag_not_found":
+            message = "Input should be a dictionary of its arguments"
+        # What is wrong with a part as a whole, its message says; all of it would be too much.
+        whole = first["type"] == "value_error" and isinstance(first["input"], dict)
+        shown = place and first["type"] != "missing" and not whole
+        given = f", not {first['input']!r}" if shown else ""
         at = f", at {place}" if place else ""
         raise ConfigurationError(f"{what}{at}: {message}{given}.") from error
 

@@ -1,11 +1,10 @@
 """Evaluations that are kept: what was measured, on which images, and how sure the means are."""
 
-import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ from torch import nn
 
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.cost import SIDE, measure_cost
 from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import crop_to_multiple
-from srgan_lib.errors import ConfigurationError, SRGANError
+from srgan_lib.errors import ConfigurationError
 from srgan_lib.evaluation import COLUMNS, evaluate
-from srgan_lib.files import write_atomically
+from srgan_lib.files import shared_folder, write_atomically
 from srgan_lib.hardware import describe_hardware
 from srgan_lib.metrics import BORDER
 from srgan_lib.pretrained import load_network, weights_path
@@ -34,19 +34,10 @@ RESAMPLES = 2000
 def results_folder() -> Path:
     """Return the folder of the committed results: evaluations, and a folder for each reference run.
 
-    It lies at the top of the repository, and is installed along with the package.
-
     Raises:
         SRGANError: an installation without it.
     """
-    beside = Path(__file__).parent.parent / "results"
-    if (beside / "test_split.json").is_file():
-        return beside
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        for file in importlib.metadata.files("srgan-lib") or ():
-            if file.parts[-3:] == ("srgan-lib", "results", "test_split.json"):
-                return Path(file.locate()).resolve().parent
-    raise SRGANError("The committed results are not installed; clone the repository to have them.")
+    return shared_folder("results", "test_split.json")
 
 
 def measure(
@@ -54,6 +45,7 @@ def measure(
     dataset: Dataset,
     *,
     device: torch.device | None = None,
+    cost: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure methods on a data set by the protocol of :mod:`srgan_lib.metrics`.
@@ -65,12 +57,13 @@ def measure(
             safetensors files; generators of one scale.
         dataset: the images.
         device: what to compute on; the CPU by default, in float32.
+        cost: measure each method's cost, too, see :func:`srgan_lib.cost.measure_cost`.
         progress: show a progress bar.
 
     Returns:
         What a JSON file can hold: ``protocol``, ``versions``, ``data`` (with the SHA-256 of each
         image file), ``methods`` (for each: the SHA-256 of its weights; values of each measure by
-        image; means; 95 % intervals).
+        image; means; 95 % intervals; ``cost``, if it was asked for).
 
     Raises:
         ConfigurationError: no model, one that is no generator, or several scales.
@@ -94,6 +87,10 @@ def measure(
         module.to(device or torch.device("cpu"))
     images = [crop_to_multiple(image, scale).to(device) for image in dataset]
     evaluations = evaluate(methods, images, features, scale=scale, progress=progress)
+    costs: dict[str, Any] = {}
+    if cost:
+        for name, method in methods.items():
+            costs[name] = {"cost": asdict(measure_cost(method, dataset.channels))}
     patients = [record.patient for record in dataset.records]
     return {
         "protocol": {
@@ -131,6 +128,7 @@ def measure(
                     name: list(bootstrap_interval(values, patients))
                     for name, values in evaluation.values.items()
                 },
+                **costs.get(evaluation.method, {}),
             }
             for evaluation in evaluations
         },
@@ -185,6 +183,22 @@ def results_table(results: dict[str, Any]) -> str:
             for m, (_, d) in COLUMNS.items()
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def cost_table(results: dict[str, Any]) -> str:
+    """Return a Markdown table of what each method costs, if that was measured."""
+    lines = [
+        f"| method | parameters | multiply-adds (G), {SIDE} x {SIDE} | seconds | memory (MB) |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, method in results["methods"].items():
+        cost = method["cost"]
+        count = cost["multiply_adds"]
+        lines.append(
+            f"| {name} | {cost['parameters']:,} | {'-' if count is None else f'{count / 1e9:.2f}'} "
+            f"| {cost['seconds']:.2f} | {cost['memory'] / 1e6:.0f} |"
+        )
     return "\n".join(lines)
 
 

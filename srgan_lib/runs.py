@@ -161,6 +161,7 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
         texture_amount=part.texture_amount,
         lattice_weight=part.lattice_weight,
         scale=recipe.generator.scale,
+        relativistic=part.relativistic,
     )
     return AdversarialStage(
         generator,

@@ -2,7 +2,8 @@
 
 An output pixel depends on the input within a certain radius only. A tile that is read with that
 much of its neighbourhood comes out as it would in one piece; what overlaps is cut off. At the
-image's border nothing is added, so that the network pads there as it always does.
+image's border nothing is added, so that the network pads there as it always does. Where a network
+works in windows or crops, tiles begin where these do: see its ``stride``.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures.interpolation import Interpolation
-from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, unknown_name
 from srgan_lib.hardware import best_precision
 from srgan_lib.images import to_pixels
@@ -22,8 +22,7 @@ TILE_PRECISIONS = ("auto", "bf16", "no")
 """Names of the precisions to enlarge in; ``"no"`` is float32."""
 
 _MEMORY = 2 * 2**30  # bytes that one tile may take on its way through the network
-_LAYERS = 4  # feature maps of the size of the output that are in memory at once
-_REACH = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos": 3}  # LR pixels
+_LAYERS = 4  # of the widest feature maps that are in memory at once
 
 
 def receptive_radius(network: nn.Module) -> int:
@@ -34,34 +33,28 @@ def receptive_radius(network: nn.Module) -> int:
     whole image.
 
     Args:
-        network: an :class:`~srgan_lib.architectures.srresnet.SRResNet` or an
-            :class:`~srgan_lib.architectures.interpolation.Interpolation`.
+        network: any of :data:`~srgan_lib.architectures.GENERATORS`, an
+            :class:`~srgan_lib.architectures.interpolation.Interpolation`, or another that has
+            the attribute ``receptive_radius``.
 
     Raises:
         ConfigurationError: a network of another kind.
     """
-    if isinstance(network, Interpolation):
-        return _REACH[network.kernel]
-    if not isinstance(network, SRResNet):
+    radius = getattr(network, "receptive_radius", None)
+    if radius is None:
         raise ConfigurationError(
-            f"The receptive radius of a {type(network).__name__} isn't known; "
-            "only SRResNet and Interpolation are enlarged in tiles."
+            f"The receptive radius of a {type(network).__name__} isn't known, "
+            "so it can't enlarge in tiles; a generator or an Interpolation can."
         )
-    # From the output backwards: the first row that the first row of LR pixel 0 depends on.
-    end = network.arguments["end_kernel"] // 2
-    first = -end  # the last convolution, in HR pixels
-    for _ in network.upsample:
-        first = first // 2 - 1  # out of the pixel shuffle, then a 3 x 3 convolution
-    first -= 1 + 2 * len(network.blocks) + end  # tail, residual blocks, head
-    skip = 0 if network.bicubic is None else receptive_radius(network.bicubic)
-    return max(-first, skip)
+    return radius
 
 
 def best_tile(network: nn.Module, precision: str = "no") -> int:
-    """Return a tile size that takes at most 2 GiB of memory on its way through the network.
+    """Return a tile size that takes about 2 GiB of memory, or less, on its way through a network.
 
-    Larger tiles compute less twice, since they overlap less in proportion; their memory grows
-    with the square of their side.
+    It is reckoned from the network's ``working_width``, the channels of its widest features for
+    each SR pixel. Larger tiles compute less twice, since they overlap less in proportion; their
+    memory grows with the square of their side.
 
     Args:
         network: see :func:`receptive_radius`.
@@ -70,7 +63,7 @@ def best_tile(network: nn.Module, precision: str = "no") -> int:
     Returns:
         The side in LR pixels, without the overlap; 32 at least, 1024 at most.
     """
-    channels = network.arguments["width"] if isinstance(network, SRResNet) else 1
+    channels = getattr(network, "working_width", 1)
     size = 2 if choose_precision(network, precision) == "bf16" else 4
     side = math.isqrt(_MEMORY // (_LAYERS * channels * size)) // network.scale
     return min(max(side - 2 * receptive_radius(network), 32), 1024)
@@ -80,9 +73,9 @@ def choose_precision(network: nn.Module, precision: str = "auto") -> str:
     """Return ``"bf16"`` or ``"no"`` for a precision that may be ``"auto"``.
 
     ``"auto"`` takes bfloat16 where the network's device computes faster in it, but only for
-    networks that add to a bicubic image, which stays in float32. One that writes the image
-    itself would write it with the 8 significant bits of bfloat16, too few for 16-bit images
-    and visible in smooth areas.
+    networks that add to a bicubic image, which stays in float32: their ``adds_to_bicubic`` is
+    true. One that writes the image itself would write it with the 8 significant bits of bfloat16,
+    too few for 16-bit images and visible in smooth areas.
 
     Args:
         network: the network, on the device that it is to compute on.
@@ -97,8 +90,9 @@ def choose_precision(network: nn.Module, precision: str = "auto") -> str:
         return "no"  # always in float32
     if precision != "auto":
         return precision
-    fast = best_precision(next(network.parameters()).device) == "bf16"
-    return "bf16" if fast and getattr(network, "bicubic", None) is not None else "no"
+    if not getattr(network, "adds_to_bicubic", False):
+        return "no"
+    return "bf16" if best_precision(next(network.parameters()).device) == "bf16" else "no"
 
 
 def upscale_tiled(
@@ -121,7 +115,8 @@ def upscale_tiled(
         lr: float tensor (C, h, w) in [0, 1].
         bits: 8 or 16 to clamp and round each tile to integers, which for large images saves
             most of the memory; None for float32, as the network gives it.
-        tile: side of a tile in LR pixels, or None for :func:`best_tile`.
+        tile: side of a tile in LR pixels, or None for :func:`best_tile`; rounded up to a multiple
+            of the network's ``stride``.
         precision: a name from :data:`TILE_PRECISIONS`.
         progress: show a progress bar.
 
@@ -135,7 +130,7 @@ def upscale_tiled(
             and 16.
         SRGANError: the GPU is out of memory; the message names a tile to try.
     """
-    radius = receptive_radius(network)
+    radius, stride = receptive_radius(network), getattr(network, "stride", 1)
     if tile is not None and tile < 1:
         raise ConfigurationError(f"tile must be a positive number of pixels, not {tile}.")
     if lr.ndim != 3 or lr.numel() == 0 or not lr.is_floating_point():
@@ -156,6 +151,8 @@ def upscale_tiled(
     side = tile or best_tile(network, precision)
     if tile is None and max(lr.shape[1:]) <= side + 2 * radius:
         side = max(lr.shape[1:])  # no more than a tile with its overlap: one piece
+    side = _round_up(side, stride)
+    overlap = _round_up(radius, stride)  # above and to the left: what is read begins with a window
     parameter = next(network.parameters(), lr)
     network.to(memory_format=torch.channels_last)
     scale, (channels, height, width) = network.scale, lr.shape
@@ -171,7 +168,7 @@ def upscale_tiled(
             places, desc="enlarging", unit="tile", disable=not progress, leave=False
         ):
             bottom, right = min(top + side, height), min(left + side, width)
-            above, before = min(radius, top), min(radius, left)
+            above, before = min(overlap, top), min(overlap, left)
             part = lr[
                 channel : channel + taken,
                 top - above : bottom + radius,
@@ -199,6 +196,11 @@ def upscale_tiled(
                 scale * left : scale * right,
             ] = y.cpu()
     return sr
+
+
+def _round_up(value: int, step: int) -> int:
+    """Return the next multiple of ``step``."""
+    return -(-value // step) * step
 
 
 @contextlib.contextmanager

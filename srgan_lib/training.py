@@ -24,7 +24,12 @@ from srgan_lib.averaging import MovingAverage
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError, unknown_name
 from srgan_lib.hardware import make_accelerator
-from srgan_lib.losses import PIXEL_LOSSES, GeneratorLoss, discriminator_loss
+from srgan_lib.losses import (
+    PIXEL_LOSSES,
+    GeneratorLoss,
+    discriminator_loss,
+    relativistic_discriminator_loss,
+)
 
 Schedule = Callable[[int], float]
 """What the learning rate is multiplied by before step 0, 1, 2, ..."""
@@ -264,6 +269,9 @@ class AdversarialStage:
         )
         self.discriminator = _Player(discriminator, discriminator_learning_rate, schedule, *how)
         self.loss = loss.to(self.accelerator.device)
+        self.discriminator_loss = (
+            relativistic_discriminator_loss if loss.relativistic else discriminator_loss
+        )
         self.warm_up, self.dither = warm_up, dither
 
     def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
@@ -283,12 +291,13 @@ class AdversarialStage:
             sr = self.generator.network(lr)
             logits_hr = self.discriminator.network(self._dithered(hr)).float()
             logits_sr = self.discriminator.network(self._dithered(sr.detach())).float()
-        d_loss = discriminator_loss(logits_hr, logits_sr)
+        d_loss = self.discriminator_loss(logits_hr, logits_sr)
         self.discriminator.update(d_loss, self.scaler)
 
         judge.requires_grad_(False)
         with self.accelerator.autocast():
-            terms = self.loss(sr.float(), hr, judge(self._dithered(sr)).float())
+            seen = [judge(self._dithered(image)).float() for image in self._judged(sr, hr)]
+            terms = self.loss(sr.float(), hr, *seen)
         if self.discriminator.steps > self.warm_up:
             self.generator.update(terms.total, self.scaler)
         judge.requires_grad_(True)
@@ -301,6 +310,10 @@ class AdversarialStage:
             "d_hr": logits_hr.detach().sigmoid().mean(),
             "d_sr": logits_sr.detach().sigmoid().mean(),
         }
+
+    def _judged(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, ...]:
+        """Return the images whose logits the generator's loss needs."""
+        return (sr, hr) if self.loss.relativistic else (sr,)
 
     def _dithered(self, image: Tensor) -> Tensor:
         if not self.dither:

@@ -17,6 +17,8 @@ from srgan_lib.losses import (
     content_loss,
     discriminator_loss,
     lattice_loss,
+    relativistic_adversarial_loss,
+    relativistic_discriminator_loss,
     texture_loss,
 )
 
@@ -70,6 +72,37 @@ def test_losses_point_the_right_way():
     hr, sr = slope(discriminator_loss, 0.0, 0.0)
     assert (hr, sr) == (-0.5, 0.5)  # logits of HR want up, those of SR down
     assert slope(adversarial_loss, 0.0) == [-0.5]  # and the generator wants them up
+
+
+def test_relativistic_losses_are_eq_1_and_2_of_esrgan_written_out():
+    hr, sr = torch.tensor([[2.0], [0.0], [1.0]]), torch.tensor([[-1.0], [0.5]])
+    mean_hr, mean_sr = 1.0, -0.25
+    hr_real = torch.sigmoid(hr - mean_sr)  # D_Ra(x_r, x_f)
+    sr_real = torch.sigmoid(sr - mean_hr)  # D_Ra(x_f, x_r)
+    judge = -hr_real.log().mean() - (1 - sr_real).log().mean()
+    generator = -(1 - hr_real).log().mean() - sr_real.log().mean()
+    torch.testing.assert_close(relativistic_discriminator_loss(hr, sr), judge)
+    torch.testing.assert_close(relativistic_adversarial_loss(hr, sr), generator)
+
+
+def test_relativistic_losses_see_differences_only():
+    hr, sr = torch.randn(4, 1), torch.randn(4, 1)
+    for loss in (relativistic_discriminator_loss, relativistic_adversarial_loss):
+        torch.testing.assert_close(loss(hr + 3, sr + 3), loss(hr, sr))
+        alike = loss(hr[:1], hr[:1])
+        assert alike.item() == pytest.approx(2 * math.log(2))
+
+
+def test_generator_s_loss_is_relativistic_if_asked_for(features, pair):
+    sr, hr = pair
+    logits_sr, logits_hr = torch.randn(2, 1), torch.randn(2, 1)
+    weights = {"content_weight": 1, "perceptual_weight": 0, "adversarial_weight": 2}
+    terms = GeneratorLoss(features, **weights, relativistic=True)(sr, hr, logits_sr, logits_hr)
+    expected = relativistic_adversarial_loss(logits_hr, logits_sr)
+    assert torch.equal(terms.adversarial, expected)
+    torch.testing.assert_close(terms.total, content_loss(sr, hr) + 2 * expected)
+    plain = GeneratorLoss(features, **weights)(sr, hr, logits_sr, logits_hr)
+    assert torch.equal(plain.adversarial, adversarial_loss(logits_sr))
 
 
 def test_generator_s_loss_does_not_die_where_the_discriminator_is_sure():

@@ -1,14 +1,20 @@
 """Showing the library's source in a notebook."""
 
 import ast
+import base64
 import inspect
+import io
+import re
 
 import pytest
-from IPython.display import Markdown
+import torch
+from IPython.display import HTML, Markdown
+from PIL import Image
 
 from srgan_lib import crops, degradation, images, losses, metrics, training
 from srgan_lib.architectures import Discriminator, SRResNet, VGGFeatures
-from srgan_lib.notebook import show_source
+from srgan_lib.errors import ImageError
+from srgan_lib.notebook import show_source, slider
 
 THINGS = [
     SRResNet,
@@ -84,3 +90,24 @@ def test_other_strings_and_comments_stay():
     shown = code(show_source(degradation.resize_matrix.__wrapped__))
     assert "# Pillow looks at whole pixels within the support only." in shown
     assert "Can't resize" in shown
+
+
+def test_slider_holds_each_image_and_shows_one():
+    images = {"share <0>": torch.zeros(1, 4, 6), "share 1": torch.full((1, 4, 6), 0.5)}
+    shown = slider(images, "share & share", zoom=2, start=1)
+    assert isinstance(shown, HTML)
+    found = re.findall(
+        r"<figure [^>]*?( hidden)?><img alt=\"(.*?)\" width=\"(.*?)\".*?base64,(.*?)\"", shown.data
+    )
+    assert [f[:3] for f in found] == [(" hidden", "share &lt;0&gt;", "12"), ("", "share 1", "12")]
+    pixels = [Image.open(io.BytesIO(base64.b64decode(f[3]))) for f in found]
+    assert [p.size for p in pixels] == [(6, 4), (6, 4)]
+    assert [p.getpixel((2, 2)) for p in pixels] == [0, 128]
+    assert "<label>share &amp; share <input" in shown.data and 'max="1" value="1"' in shown.data
+
+
+def test_slider_refuses_what_it_can_t_show():
+    with pytest.raises(ImageError, match="at least one image"):
+        slider({}, "share")
+    with pytest.raises(ImageError, match=r"\(1, H, W\), not \(3, 4, 4\)"):
+        slider({"a": torch.zeros(3, 4, 4)}, "share")

@@ -31,6 +31,8 @@ EXPECTED = [
     "05_vgg_perceptual_loss",
     "06_adversarial_training",
     "07_evaluation",
+    "08_the_family_tree",
+    "09_attention",
 ]
 FIRST_CELL = f"""\
 # On Colab this installs the course's package; elsewhere it does nothing.
@@ -288,7 +290,7 @@ def read(path: Path) -> Notebook:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_the_seven_notebooks_are_here() -> None:
+def test_all_notebooks_are_here() -> None:
     assert [name for name in EXPECTED if not (ROOT / "notebooks" / f"{name}.ipynb").is_file()] == []
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from srgan_lib.architectures import GENERATORS
 from srgan_lib.errors import ConfigurationError
 from srgan_lib.recipes import Recipe, check_recipe, read_recipe, write_recipe
 
@@ -19,6 +21,10 @@ def content(**changes):
 def adversarial(**changes):
     parts = {"stage": "adversarial", "crops_per_epoch": 160, "discriminator": {}, "loss": {}}
     return parts | changes
+
+
+def swinir(**arguments):
+    return content(generator={"network": "SwinIR", **arguments})
 
 
 def refusal(recipe):
@@ -45,6 +51,25 @@ def test_there_are_recipes():
     assert RECIPES
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_networks_of_recipes_can_be_built(path):
+    recipe = read_recipe(path)
+    with torch.device("meta"):
+        network = GENERATORS[recipe.generator.network](
+            channels=recipe.data.channels, **recipe.generator.arguments
+        )
+    made = {"channels": recipe.data.channels, **recipe.generator.model_dump(mode="json")}
+    assert {"network": type(network).__name__, **network.arguments} == made
+
+
+def test_every_generator_s_form_comes_from_its_constructor():
+    for name, network in GENERATORS.items():
+        part = check_recipe(content(generator={"network": name})).generator
+        with torch.device("meta"):
+            default = network().arguments
+        assert {"network": name, **default} == {"channels": 1, **part.model_dump(mode="json")}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -66,6 +91,7 @@ def test_defaults_are_the_paper_s_where_it_has_them():
     recipe = check_recipe(adversarial())
     assert (recipe.batch_size, recipe.learning_rate, recipe.data.crop_size) == (16, 1e-4, 96)
     assert recipe.generator.model_dump() == {
+        "network": "SRResNet",
         "scale": 4,
         "blocks": 16,
         "width": 64,
@@ -203,6 +229,8 @@ def test_message_names_the_file(tmp_path):
         (content(data={"variation": {"smoth": 1}}), "data.variation.smoth", "smoth", "smooth"),
         ({"stage": "content", "crops": 2}, "crops", "crops", "crops_per_epoch"),
         (content(generator={"block": 2}), "generator.block", "block", "blocks"),
+        (swinir(depth=2), "generator.depth", "depth", "depths"),
+        (swinir(blocks=2), "generator.blocks", "blocks", "bicubic_skip"),
         (adversarial(discriminator={"wdth": 2}), "discriminator.wdth", "wdth", "width"),
         (adversarial(loss={"layer": {}}), "loss.layer", "layer", "layers"),
     ],
@@ -211,6 +239,17 @@ def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, p
     words = refusal(recipe)
     assert words.startswith(f"The recipe, at {place}: Unknown key {name!r}.")
     assert f"Did you mean {near!r}?" in words
+
+
+def test_unknown_network_is_named_with_the_nearest_known_one():
+    words = refusal(content(generator={"network": "SwinR", "depths": [2]}))
+    assert words.startswith("The recipe, at generator.network: Unknown network 'SwinR'.")
+    assert "Did you mean 'SwinIR'? Known: SRCNN, " in words
+
+
+def test_message_about_a_part_as_a_whole_does_not_repeat_it():
+    for recipe in (swinir(window=3), adversarial(loss={"layers": {}})):
+        assert "{" not in refusal(recipe)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +268,8 @@ def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, p
         (content(stage="three"), "at stage: .*'content' or 'adversarial', not 'three'"),
         (content(schedule="linear"), "at schedule: "),
         (content(precision="fp8"), "at precision: "),
-        (content(generator={"scale": 3}), "at generator.scale: .*2, 4 or 8, not 3"),
-        (content(generator=None), "at generator: "),
+        (content(generator={"scale": 3}), "at generator: scale must be 2, 4 or 8, not 3.$"),
+        (content(generator=None), "at generator: .*dictionary of its arguments, not None.$"),
         (content(data={"channels": 2}), "at data.channels: .*1 or 3, not 2"),
         (content(data={"smaller": [0.5, 1.5]}), "at data.smaller.1: .*less than 1, not 1.5"),
         (content(data={"variation": {"blur": [0.3, 3]}}), "at data.variation.blur.1: "),
@@ -263,7 +302,7 @@ def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, p
         (adversarial(warm_up=-1), "at warm_up: .*greater than or equal to 0, not -1"),
         (content(data={"name": 7}), "at data.name: .*string, not 7"),
         (content(data={"crop_size": 94}), r"data.crop_size \(94\) must be a multiple of .*\(4\)"),
-        (content(generator={"end_kernel": 4}), r"generator.end_kernel \(4\) must be odd"),
+        (content(generator={"end_kernel": 4}), "at generator: end_kernel must be odd, not 4.$"),
         (content(crops_per_epoch=100), r"crops_per_epoch \(100\) must be a multiple .*\(16\)"),
         (content(crops_per_epoch=8), r"crops_per_epoch \(8\) must be a multiple .*\(16\)"),
         ({"stage": "content"}, "at crops_per_epoch: Field required"),
@@ -275,6 +314,19 @@ def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, p
         (adversarial(discriminator=None), "needs the part discriminator"),
         (adversarial(loss=None), "needs the part loss"),
         (adversarial(data={"crop_size": 28}), "data.crop_size of 32 or more"),
+        (content(generator="SwinIR"), "at generator: .*dictionary .*, not 'SwinIR'.$"),
+        (content(generator={"network": 3}), "at generator.network: Unknown network '3'. Known: S"),
+        (content(generator={"network": None}), "at generator.network: Unknown network 'None'"),
+        (swinir(depths=[2, True]), "at generator.depths.1: Input should be a number, not True.$"),
+        (swinir(depths=[2, 2.5]), "at generator.depths.1: .*integer.*, not 2.5"),
+        (swinir(depths=[2, 0]), r"at generator: depths must be positive, not \(2, 0\).$"),
+        (swinir(depths=[]), r"at generator: depths must be positive, not \(\).$"),
+        (swinir(scale=8), "at generator: scale must be 2, 3 or 4, not 8.$"),
+        (swinir(channels=3), "at generator.channels: Unknown key 'channels'"),
+        (
+            content(generator={"network": "SRCNN", "widths": [8]}),
+            "at generator.widths.1: .*required",
+        ),
         (adversarial(loss={"layers": {"relu9_9": 1}}), "at loss: Unknown layer of vgg19 'relu9_9'"),
         (
             adversarial(loss={"network": "vgg16", "layers": {"relu5_4": 1}}),

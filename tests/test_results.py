@@ -1,5 +1,6 @@
 """Kept evaluations: their intervals, their form, and the committed ones recomputed."""
 
+import hashlib
 import json
 import math
 import os
@@ -11,17 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_lib import results as module
-from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib import files as module
+from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
 from srgan_lib.checkpoints import save_weights
+from srgan_lib.cost import SIDE, count_multiply_adds
 from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, SRGANError
-from srgan_lib.evaluation import COLUMNS, super_resolve
-from srgan_lib.pretrained import PRETRAINED, load_network, weights_path
+from srgan_lib.evaluation import COLUMNS, evaluate, super_resolve
+from srgan_lib.pretrained import FAMILY, PRETRAINED, TRAINED, load_network, weights_path
 from srgan_lib.recipes import read_recipe
 from srgan_lib.results import (
     bootstrap_interval,
+    cost_table,
     measure,
     results_folder,
     results_table,
@@ -91,26 +94,31 @@ def test_measure_wants_generators_of_one_scale(folder, tmp_path):
         measure(models, open_dataset(folder), progress=False)
 
 
-GENERATORS = [name for name in PRETRAINED if not name.endswith("_discriminator")]
+GENERATORS = ["srresnet", "srresnet_paper", "srgan", "srgan_unvaried"]
+NEW = [name for name in FAMILY if name not in ("bicubic", "srresnet", "srgan")]
+RUNS = [name for name in PRETRAINED if name != "neighbour_embedding"]
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
-def test_shipped_weights_are_small_and_match_their_recipe(name):
-    path = weights_path(name)
-    assert path.stat().st_size < 4 * 2**20
+def test_shipped_weights_are_small(name):
+    assert weights_path(name).stat().st_size < (2e6 if name in NEW else 4 * 2**20)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_shipped_weights_match_their_recipe(name):
     network = load_network(name)
     assert not network.training
     run = name.removesuffix("_discriminator")
     recipe = read_recipe(ROOT / "recipes" / f"{run}.yaml")
-    part = recipe.generator if run == name else recipe.discriminator
-    assert network.arguments == {"channels": 1, **part.model_dump()}
+    part = recipe.generator.arguments if run == name else recipe.discriminator.model_dump()
+    assert network.arguments == json.loads(json.dumps({"channels": 1, **part}))
     assert read_recipe(ROOT / "results" / run / "recipe.yaml") == recipe
     epochs = read_metrics(ROOT / "results" / run)
     assert [line["epoch"] for line in epochs] == list(range(1, recipe.epochs + 1))
     assert epochs[-1]["step"] == recipe.steps
 
 
-@pytest.mark.parametrize("run", GENERATORS)
+@pytest.mark.parametrize("run", [name for name in RUNS if not name.endswith("_discriminator")])
 def test_metrics_are_json_that_strict_readers_take(run):
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
@@ -148,6 +156,10 @@ def test_committed_results_are_of_the_shipped_weights(file):
             assert method["mean"][measure_name] == pytest.approx(sum(values) / len(values))
 
 
+def _digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def _recompute(file, dataset, names=None):
     committed = _committed(file)
     names = names or list(committed["methods"])
@@ -169,11 +181,88 @@ def test_results_on_the_sample_at_full_size_can_be_recomputed():
     _recompute("sample_full.json", open_dataset("sample"), ["bicubic", "srgan"])
 
 
-def test_results_on_the_test_split_can_be_recomputed():
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_family_s_results_are_of_the_shipped_weights(split):
+    committed = _committed(f"family_{split}.json")
+    assert tuple(committed["methods"]) == FAMILY
+    assert committed["data"]["split"] == split
+    patients = [image["patient"] for image in committed["data"]["images"]]
+    for name, method in committed["methods"].items():
+        for measure_name, values in method["values"].items():
+            assert method["mean"][measure_name] == pytest.approx(sum(values) / len(values))
+            interval = pytest.approx(bootstrap_interval(values, patients))
+            assert method["interval"][measure_name] == interval
+        if name != "bicubic":
+            assert method["weights_sha256"] == _digest(weights_path(name))
+
+
+def test_family_s_results_agree_with_those_of_the_reference_networks():
+    family, reference = _committed("family_test.json"), _committed("test_split.json")
+    assert family["data"] == reference["data"] and family["protocol"] == reference["protocol"]
+    for name in ("bicubic", "srresnet", "srgan"):
+        assert family["methods"][name]["values"] == reference["methods"][name]["values"]
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "split", "every"),
+    [
+        ("test_split.json", ["nearest", "bilinear", "bicubic", *GENERATORS], "test", 5),
+        ("family_test.json", NEW, "test", 18),
+        ("family_validation.json", NEW, "validation", 10),
+    ],
+)
+def test_results_at_home_can_be_recomputed_image_by_image(file, names, split, every):
     root = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere") / "covid19-hannover"
     if not root.is_dir():
         pytest.skip("SRGAN_DATA_DIR names no folder that holds covid19-hannover")
-    _recompute("test_split.json", open_dataset("covid19-hannover", "test"))
+    dataset, committed = open_dataset("covid19-hannover", split), _committed(file)
+    digests = [_digest(record.path) for record in dataset.records]
+    assert [image["sha256"] for image in committed["data"]["images"]] == digests
+    for name in set(names) & set(PRETRAINED):
+        assert committed["methods"][name]["weights_sha256"] == _digest(weights_path(name))
+    networks = {
+        name: load_network(name) if name in PRETRAINED else Interpolation(name) for name in names
+    }
+    images = [crop_to_multiple(dataset[i], 4) for i in range(0, len(dataset), every)]
+    for found in evaluate(networks, images, VGGFeatures("relu3_3"), progress=False):
+        for measure_name, values in found.values.items():
+            expected = committed["methods"][found.method]["values"][measure_name][::every]
+            assert values == pytest.approx(expected, rel=2e-3, abs=2e-3), found.method
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_family_s_costs_can_be_recomputed(name):
+    costs = [
+        _committed(f"family_{s}.json")["methods"][name]["cost"] for s in ("validation", "test")
+    ]
+    network = Interpolation("bicubic") if name == "bicubic" else load_network(name)
+    learned = list(network.parameters()) or list(network.buffers())
+    multiply_adds = count_multiply_adds(network, torch.rand(1, 1, SIDE, SIDE))
+    for cost in costs:
+        assert cost["parameters"] == sum(values.numel() for values in learned)
+        assert cost["multiply_adds"] == multiply_adds
+        assert cost["seconds"] > 0 and cost["memory"] > 0
+
+
+def test_family_keeps_its_promises():
+    means = {n: m["mean"] for n, m in _committed("family_test.json")["methods"].items()}
+    for name in ("srcnn", "espcn", "drcn"):
+        assert means[name]["psnr"] > means["bicubic"]["psnr"], name
+    for name in ("srresnet", "rrdbnet", "swinir", "ipt"):
+        assert means[name]["psnr"] > means["srcnn"]["psnr"], name
+    sharp = means["esrgan"]["feature_distance"]
+    assert sharp < min(means[name]["feature_distance"] for name in ("srcnn", "rrdbnet", "bicubic"))
+
+
+def test_family_s_model_card_shows_the_committed_results():
+    card = (ROOT / "srgan_lib" / "weights" / "family.md").read_text(encoding="utf-8")
+    for split in ("validation", "test"):
+        assert results_table(_committed(f"family_{split}.json")) in card
+    assert cost_table(_committed("family_test.json")) in card
+    for name in TRAINED:
+        if name not in ("srresnet", "srgan"):
+            last = read_metrics(ROOT / "results" / name)[-1]
+            assert f"| `{name}` | {last['step']:,} | {last['seconds'] / 60:.0f} |" in card
 
 
 def test_srresnet_meets_its_promises():

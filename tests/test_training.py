@@ -11,16 +11,23 @@ from nested import assert_equal
 from torch import nn
 
 from srgan_lib import training
-from srgan_lib.architectures import Discriminator, Interpolation, SRResNet, VGGFeatures
+from srgan_lib.architectures import DRCN, Discriminator, Interpolation, SRResNet, VGGFeatures
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.hardware import make_accelerator
 from srgan_lib.images import Pixels
-from srgan_lib.losses import GeneratorLoss, PerceptualLoss, content_loss
+from srgan_lib.losses import (
+    GeneratorLoss,
+    PerceptualLoss,
+    content_loss,
+    relativistic_adversarial_loss,
+    relativistic_discriminator_loss,
+)
 from srgan_lib.training import (
     AdversarialStage,
     ContentStage,
     History,
+    RecursiveStage,
     constant,
     cosine,
     pretrain,
@@ -392,6 +399,54 @@ def test_adversarial_step_is_the_one_written_out_by_hand(loss):
         # Adam turns a gradient of nothing but rounding errors into a whole step, hence the mean.
         off = [(one.detach() - other.detach()).abs().mean().item() for (_, one), other in pairs]
         assert max(off) < 3e-4
+
+
+def test_relativistic_step_is_the_one_written_out_by_hand():
+    loss = GeneratorLoss(
+        VGGFeatures("relu1_1"),
+        content_weight=1,
+        perceptual_weight=0.1,
+        adversarial_weight=0.5,
+        relativistic=True,
+    )
+    stage = AdversarialStage(*networks(), loss, accelerator=make_accelerator("no", "cpu"))
+    generator, judge = networks()
+    adam = torch.optim.Adam(judge.parameters(), lr=1e-4)
+    lr, hr = sampler().batch(4)
+    losses = stage.step(lr, hr)
+    sr = generator(lr)
+    d_loss = relativistic_discriminator_loss(judge(hr), judge(sr.detach()))
+    d_loss.backward()
+    adam.step()
+    adversarial = relativistic_adversarial_loss(judge(hr), judge(sr))  # of the updated judge
+    total = content_loss(sr, hr) + 0.1 * loss.perceptual(sr, hr) + 0.5 * adversarial
+    expected = {"discriminator": d_loss, "adversarial": adversarial, "total": total}
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value.detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_recursive_step_is_the_one_written_out_by_hand():
+    torch.manual_seed(0)
+    network = DRCN(width=4, recursions=3)
+    nn.init.normal_(network.inference[0].weight, std=0.3)  # so that recursions differ
+    stage = RecursiveStage(
+        copy.deepcopy(network), 4, accelerator=make_accelerator("no", "cpu"), pixel_loss="l1"
+    )
+    adam = torch.optim.Adam(network.parameters(), lr=1e-4)
+    crops = sampler()
+    for alpha in (1, 0.75, 0.5, 0.25, 0, 0):
+        lr, hr = crops.batch(2)
+        before = network.average.detach().clone()
+        sr, each = network(lr, each=True)
+        average = F.l1_loss(sr, hr)
+        recursions = sum(F.l1_loss(image, hr) for image in each) / 3
+        adam.zero_grad()
+        (alpha * recursions + (1 - alpha) * average).backward()
+        adam.step()
+        assert stage.step(lr, hr)["content"].item() == pytest.approx(average.item(), rel=1e-4)
+        assert torch.equal(before, network.average) == (alpha == 1)
+    for mine, theirs in zip(network.parameters(), stage.generator.plain.parameters(), strict=True):
+        assert (theirs.detach() - mine.detach()).abs().mean() < 3e-5
 
 
 @KINDS

@@ -86,9 +86,18 @@ def test_shipped_weights_are_the_original_ones_of_caffe_s_scale(shipped):
 
 
 def test_layers_are_named_by_block_and_convolution():
-    assert layer_names("vgg16")[:4] == ("relu1_1", "relu1_2", "relu2_1", "relu2_2")
-    assert (len(layer_names("vgg16")), layer_names("vgg16")[-1]) == (13, "relu5_3")
-    assert (len(layer_names("vgg19")), layer_names("vgg19")[-1]) == (16, "relu5_4")
+    assert layer_names("vgg16")[:4] == ("conv1_1", "relu1_1", "conv1_2", "relu1_2")
+    assert (len(layer_names("vgg16")), layer_names("vgg16")[-1]) == (2 * 13, "relu5_3")
+    assert (len(layer_names("vgg19")), layer_names("vgg19")[-1]) == (2 * 16, "relu5_4")
+
+
+def test_features_before_activation_are_those_that_relu_cuts():
+    image = torch.rand(1, 1, 24, 24)
+    before, after = VGGFeatures("conv3_3"), VGGFeatures("relu3_3")
+    assert before(image).min() < 0
+    torch.testing.assert_close(before(image).relu(), after(image))
+    both = after.activations(image, ("conv2_1", "relu2_1"))
+    assert torch.equal(both["conv2_1"].relu(), both["relu2_1"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from srgan_lib.architectures.drcn import DRCN
 from srgan_lib.architectures.espcn import ESPCN
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.ipt import IPT
+from srgan_lib.architectures.neighbour_embedding import NeighbourEmbedding
 from srgan_lib.architectures.rrdbnet import RRDBNet
 from srgan_lib.architectures.srcnn import SRCNN
 from srgan_lib.architectures.srresnet import SRResNet
@@ -27,6 +28,7 @@ __all__ = [
     "SRCNN",
     "Discriminator",
     "Interpolation",
+    "NeighbourEmbedding",
     "RRDBNet",
     "SRResNet",
     "SwinIR",

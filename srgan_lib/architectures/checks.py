@@ -19,7 +19,7 @@ def check_form(channels: int, scale: int, scales: tuple[int, ...]) -> None:
 def check_positive(**values: int | Iterable[int]) -> None:
     """Raise a ConfigurationError that names the first value below 1."""
     for name, value in values.items():
-        if min(value if isinstance(value, Iterable) else (value,)) < 1:
+        if min(value if isinstance(value, Iterable) else (value,), default=0) < 1:
             raise ConfigurationError(f"{name} must be positive, not {value}.")
 
 

@@ -24,11 +24,14 @@ class DRCN(nn.Module):
         recursions: how often the shared convolution is used; 16 in the paper.
 
     Attributes:
+        adds_to_bicubic: True: the bicubic image is in the sum as it is.
         arguments: what this network was made with; saved along with its weights.
 
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    adds_to_bicubic = True
 
     def __init__(
         self, channels: int = 1, scale: int = 4, width: int = 256, recursions: int = 16
@@ -60,6 +63,17 @@ class DRCN(nn.Module):
         # Section 3.2: at first a recursion passes its state on, so that gradients reach the start.
         nn.init.dirac_(self.inference[0].weight)
         nn.init.zeros_(self.inference[0].bias)
+
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels."""
+        # All convolutions are 3 x 3: two before the recursions, two behind them.
+        return self.bicubic.reach(2 + len(self.average) + 2)
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        return self.arguments["width"]
 
     def forward(self, lr: Tensor, each: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W).

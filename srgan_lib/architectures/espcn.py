@@ -42,6 +42,16 @@ class ESPCN(nn.Module):
             nn.Conv2d(widths[1], channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
         )
 
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels."""
+        return 2 + 1 + 1  # its kernels are 5, 3 and 3 wide
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        return self.channels + max(self.arguments["widths"]) // self.scale**2
+
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
         check_input(self, lr)

@@ -1,9 +1,13 @@
 """The baselines that learn nothing: nearest, bilinear, bicubic and Lanczos interpolation."""
 
+import math
+
 from torch import Tensor, nn
 
 from srgan_lib.degradation import KERNELS, resize
 from srgan_lib.errors import ConfigurationError, unknown_name
+
+_SUPPORT = {"nearest": 0.5, "bilinear": 1, "bicubic": 2, "lanczos": 3}  # half widths, in LR pixels
 
 
 class Interpolation(nn.Module):
@@ -24,6 +28,22 @@ class Interpolation(nn.Module):
         if scale < 1:
             raise ConfigurationError(f"scale must be a positive whole number, not {scale}.")
         self.kernel, self.scale = kernel, scale
+
+    def reach(self, beyond: int = 0) -> int:
+        """Return how far, in LR pixels, the input reaches that an LR pixel's cell depends on.
+
+        Args:
+            beyond: SR pixels around the cell of ``scale`` x ``scale`` that count as well: those
+                that the layers of a network read which work on the enlarged image.
+        """
+        # The centre of the first SR pixel that counts lies this far above the LR pixel's own.
+        above = (beyond - 0.5) / self.scale + 0.5
+        return math.ceil(above + _SUPPORT[self.kernel]) - 1
+
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels."""
+        return self.reach()
 
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge LR (N, C, H, W) to (N, C, scale H, scale W); may overshoot [0, 1]."""

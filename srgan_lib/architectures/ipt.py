@@ -94,7 +94,9 @@ class IPT(nn.Module):
         bicubic_skip: add the bicubic image to the output.
 
     Attributes:
+        adds_to_bicubic: whether what the layers give is added to the bicubic image.
         arguments: what this network was made with; saved along with its weights.
+        stride: how far apart crops begin; an image may be cut at multiples of this.
 
     Raises:
         ConfigurationError: an impossible value.
@@ -133,7 +135,8 @@ class IPT(nn.Module):
                 f"({overlap}), which must not be negative."
             )
         self.channels, self.scale, self.patch = channels, scale, patch
-        self.crop, self.overlap = crop, overlap
+        self.crop, self.overlap, self.stride = crop, overlap, crop - overlap
+        self.adds_to_bicubic = bicubic_skip
         self.arguments = {
             "channels": channels,
             "scale": scale,
@@ -165,47 +168,81 @@ class IPT(nn.Module):
                 nn.init.zeros_(tail[-1].weight)
                 nn.init.zeros_(tail[-1].bias)
 
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels.
+
+        A pixel sees all of its crops. It may be the first in one, or the last.
+        """
+        return max(self.crop - 1, 2)  # the bicubic image reaches 2
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        form = self.arguments
+        attention = form["heads"] * (self.crop // self.patch) ** 2 // self.patch**2
+        inside = (attention + form["expansion"] * form["width"]) // self.scale**2
+        crops = (-(-self.crop // self.stride)) ** 2  # that a pixel is in, at most
+        return crops * max(form["width"], inside)
+
     def body(self, features: Tensor) -> Tensor:
         """Keep the shape (N, width, crop, crop): to tokens, through the transformer, and back."""
-        y = F.unfold(features, self.patch, stride=self.patch).transpose(1, 2)
+        patches = F.pixel_unshuffle(features, self.patch)  # (N, dimension, rows, columns)
+        y = patches.flatten(2).transpose(1, 2)
         y = y + self.before(y)  # (N, tokens, dimension)
         encoded = self.encoder(y + self.positions)
         z = encoded
         for layer in self.decoder:
             z = layer(z, encoded, self.tasks[f"x{self.scale}"])
         z = z + self.after(z)
-        return F.fold(z.transpose(1, 2), self.crop, self.patch, stride=self.patch)
+        return F.pixel_shuffle(z.transpose(1, 2).view_as(patches), self.patch)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
         check_input(self, lr)
         height, width = lr.shape[-2:]
-        crops, rows, columns = self._cut(lr)
-        x = self.heads[f"x{self.scale}"](crops)  # (N crops, width, crop, crop)
+        crops = self._cut(lr)  # (N, rows, columns, channels, crop, crop)
+        x = self.heads[f"x{self.scale}"](crops.flatten(0, 2))  # (N crops, width, crop, crop)
         x = self.tails[f"x{self.scale}"](x + self.body(x))
-        sr = self._join(x, rows, columns)[..., : self.scale * height, : self.scale * width]
+        x = self._join(x.unflatten(0, crops.shape[:3]))
+        sr = x[..., : self.scale * height, : self.scale * width]
         return sr if self.bicubic is None else sr + self.bicubic(lr)
 
-    def _cut(self, lr: Tensor) -> tuple[Tensor, int, int]:
-        """Return crops (N rows columns, channels, crop, crop), and how many rows and columns."""
-        step = self.crop - self.overlap
-        height, width = lr.shape[-2:]
-        rows, columns = (-(-max(side - self.overlap, 1) // step) for side in (height, width))
-        down = rows * step + self.overlap - height
-        right = columns * step + self.overlap - width
-        lr = F.pad(lr, (0, right, 0, down), mode="replicate")
-        crops = lr.unfold(2, self.crop, step).unfold(3, self.crop, step)
-        crops = crops.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        return crops, rows, columns
+    def _cut(self, lr: Tensor) -> Tensor:
+        """Return crops (N, rows, columns, channels, crop, crop).
 
-    def _join(self, crops: Tensor, rows: int, columns: int) -> Tensor:
-        """Put the enlarged crops back; where they overlap, return their mean."""
-        side, step = self.scale * self.crop, self.scale * (self.crop - self.overlap)
-        size = tuple(n * step + self.scale * self.overlap for n in (rows, columns))
-        cells = crops.unflatten(0, (-1, rows * columns)).flatten(2).transpose(1, 2)
-        total = F.fold(cells, size, side, stride=step)
-        count = F.fold(torch.ones_like(cells[:1]), size, side, stride=step)
-        return total / count
+        Those at the end hang over the image, whose edge is repeated.
+        """
+        rows, columns = (self._places(side, lr.device) for side in lr.shape[-2:])
+        crops = lr[:, :, rows][..., columns]  # (N, channels, rows, crop, columns, crop)
+        return crops.permute(0, 2, 4, 1, 3, 5)
+
+    def _places(self, side: int, device: torch.device) -> Tensor:
+        """Return which pixels along one side are in each of its crops: (crops, crop)."""
+        # sym_max is max also for the side of any length that an export is made for.
+        count = (torch.sym_max(side - self.overlap, 1) + self.stride - 1) // self.stride
+        first = self.stride * torch.arange(count, device=device)
+        return (first[:, None] + torch.arange(self.crop, device=device)).clamp(max=side - 1)
+
+    def _join(self, crops: Tensor) -> Tensor:
+        """Put enlarged crops (N, rows, columns, channels, side, side) back, by their mean."""
+        step = self.scale * self.stride
+        # First all columns, (N, channels, rows, side, width), then all rows.
+        x = _add_overlapping(crops.permute(0, 3, 1, 4, 2, 5), step)
+        x = _add_overlapping(x.permute(0, 1, 4, 2, 3), step).transpose(-2, -1)
+        rows, columns = (
+            _add_overlapping(crops.new_ones(n, crops.shape[-1]), step) for n in crops.shape[1:3]
+        )
+        return x / (rows[:, None] * columns)
+
+
+def _add_overlapping(pieces: Tensor, step: int) -> Tensor:
+    """Lay pieces (..., count, side) side by side, ``step`` apart, and add where they overlap."""
+    parts = -(-pieces.shape[-1] // step)
+    x = F.pad(pieces, (0, parts * step - pieces.shape[-1])).unflatten(-1, (parts, step))
+    # Part j of piece i lies at step i + j.
+    moved = (F.pad(x[..., j, :], (0, 0, j, parts - 1 - j)) for j in range(parts))
+    return sum(moved).flatten(-2)
 
 
 def _head(channels: int, width: int) -> nn.Sequential:

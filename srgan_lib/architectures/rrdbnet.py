@@ -60,6 +60,7 @@ class RRDBNet(nn.Module):
         bicubic_skip: add the bicubic image to the output.
 
     Attributes:
+        adds_to_bicubic: whether what the layers give is added to the bicubic image.
         arguments: what this network was made with; saved along with its weights.
 
     Raises:
@@ -80,6 +81,7 @@ class RRDBNet(nn.Module):
         check_form(channels, scale, (2, 4))
         check_positive(blocks=blocks, width=width, growth=growth)
         self.channels, self.scale = channels, scale
+        self.adds_to_bicubic = bicubic_skip
         self.arguments = {
             "channels": channels,
             "scale": scale,
@@ -109,6 +111,22 @@ class RRDBNet(nn.Module):
         if bicubic_skip:
             nn.init.zeros_(self.last[-1].weight)
             nn.init.zeros_(self.last[-1].bias)
+
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels."""
+        # From the output backwards: the first row that the first row of LR pixel 0 depends on.
+        first = -2  # the last two convolutions, in HR pixels
+        for _ in self.upsample:
+            first = (first - 1) // 2  # a 3 x 3 convolution of repeated rows
+        first -= 1 + 3 * 5 * len(self.blocks) + 1  # tail, dense blocks, head
+        return -first  # 18 at least, further than a bicubic skip
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        width, growth = self.arguments["width"], self.arguments["growth"]
+        return max(width, (width + 4 * growth) // self.scale**2)
 
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""

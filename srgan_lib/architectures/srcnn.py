@@ -56,6 +56,17 @@ class SRCNN(nn.Module):
         self.reconstruction = _convolution(widths[1], channels, 5)
         self.relu = nn.ReLU()
 
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels."""
+        layers = (self.extraction, self.mapping, self.reconstruction)
+        return self.bicubic.reach(sum(layer.kernel_size[0] // 2 for layer in layers))
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        return max(self.arguments["widths"])
+
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
         check_input(self, lr)

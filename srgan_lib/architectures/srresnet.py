@@ -64,6 +64,7 @@ class SRResNet(nn.Module):
         end_kernel: side of the first and the last convolution, odd; 9 in the paper.
 
     Attributes:
+        adds_to_bicubic: whether what the layers give is added to the bicubic image.
         arguments: what this network was made with; saved along with its weights.
 
     Raises:
@@ -91,6 +92,7 @@ class SRResNet(nn.Module):
         if end_kernel < 1 or end_kernel % 2 == 0:
             raise ConfigurationError(f"end_kernel must be odd, not {end_kernel}.")
         self.channels, self.scale = channels, scale
+        self.adds_to_bicubic = bicubic_skip
         self.arguments = {
             "channels": channels,
             "scale": scale,
@@ -113,6 +115,25 @@ class SRResNet(nn.Module):
         if bicubic_skip:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
+
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels.
+
+        Holds in evaluation mode: in training, batch norm looks at the whole image.
+        """
+        # From the output backwards: the first row that the first row of LR pixel 0 depends on.
+        end = self.arguments["end_kernel"] // 2
+        first = -end  # the last convolution, in HR pixels
+        for _ in self.upsample:
+            first = first // 2 - 1  # out of the pixel shuffle, then a 3 x 3 convolution
+        first -= 1 + 2 * len(self.blocks) + end  # tail, residual blocks, head
+        return -first  # 4 at least, further than a bicubic skip
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        return self.arguments["width"]
 
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""

@@ -97,7 +97,9 @@ class SwinIR(nn.Module):
         bicubic_skip: add the bicubic image to the output.
 
     Attributes:
+        adds_to_bicubic: whether what the layers give is added to the bicubic image.
         arguments: what this network was made with; saved along with its weights.
+        stride: an image may be cut at multiples of this, so that its windows stay the same.
 
     Raises:
         ConfigurationError: an impossible value.
@@ -123,6 +125,7 @@ class SwinIR(nn.Module):
         if window % 2:
             raise ConfigurationError(f"window must be even, not {window}.")
         self.channels, self.scale, self.window = channels, scale, window
+        self.adds_to_bicubic, self.stride = bicubic_skip, window
         self.arguments = {
             "channels": channels,
             "scale": scale,
@@ -154,6 +157,29 @@ class SwinIR(nn.Module):
         if bicubic_skip:
             nn.init.zeros_(self.upsample[0].weight)
             nn.init.zeros_(self.upsample[0].bias)
+
+    @property
+    def receptive_radius(self) -> int:
+        """No LR pixel that is more rows or columns away changes an LR pixel's SR pixels.
+
+        It differs with the place in the window; this is the largest.
+        """
+        return max(place - self._first(place) for place in range(self.window))
+
+    def _first(self, place: int) -> int:
+        """Return the first row that this row of the window from 0 on depends on."""
+        row = place - 2  # the convolutions of the enlargement and of the deep features
+        for block in reversed(self.blocks):
+            row -= 1  # the block's own convolution
+            for layer in reversed(block["layers"]):
+                row = (row + layer.shift) // self.window * self.window - layer.shift
+        return row - 1  # the shallow features
+
+    @property
+    def working_width(self) -> int:
+        """Channels of its widest features for each SR pixel: what memory grows with."""
+        attention = self.arguments["heads"] * self.window**2 + 3 * self.arguments["width"]
+        return self.channels + attention // self.scale**2
 
     def forward(self, lr: Tensor) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""

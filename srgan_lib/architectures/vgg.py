@@ -28,16 +28,18 @@ class VGGFeatures(nn.Module):
     """The activations of one layer of a trained, frozen VGG network.
 
     Layers are named ``reluB_C``: after the activation of convolution C in block B, before its
-    pooling. SRGAN's VGG22 is ``relu2_2`` and its VGG54 ``relu5_4`` of VGG19 (Ledig et al. 2017,
-    section 2.2.1). The ImageNet normalisation is inside, grey images are replicated to three
-    channels, and only the layers up to the named one are built.
+    pooling; or ``convB_C``: before the activation, as ESRGAN takes them (Wang et al. 2018,
+    section 3.3), since deep layers have few features left after it. SRGAN's VGG22 is ``relu2_2``
+    and its VGG54 ``relu5_4`` of VGG19 (Ledig et al. 2017, section 2.2.1). The ImageNet
+    normalisation is inside, grey images are replicated to three channels, and only the layers up
+    to the named one are built.
 
     Two families of weights are about. The original ones, made in Caffe, are rescaled by 1/12.75
     in the SRGAN paper; the ones shipped here are of that family. torchvision trained its own,
     whose activations have another scale. :attr:`rescale` is the factor that fits.
 
     Args:
-        layer: name of the activation.
+        layer: name of the layer.
         network: ``"vgg16"`` or ``"vgg19"`` (the paper's).
         weights: ``"shipped"`` (VGG16 through relu3_3, inside this package, no download),
             ``"original"`` (all of the original VGG16, from ``vgg16-imagenet`` in the folder that
@@ -139,7 +141,7 @@ class VGGFeatures(nn.Module):
         """
         names = layer_names(self.network)
         known = names[: names.index(self.layer) + 1]
-        places = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.ReLU)]
+        places = [i for i, layer in enumerate(self.layers) if not isinstance(layer, nn.MaxPool2d)]
         at = dict(zip(known, places, strict=True))
         for layer in layers:
             if layer not in at:
@@ -151,23 +153,27 @@ class VGGFeatures(nn.Module):
 
 
 def layer_names(network: str) -> tuple[str, ...]:
-    """Return the names of a network's activations, first to last.
+    """Return the names of a network's layers, first to last: each before and after its ReLU.
 
     Args:
         network: ``"vgg16"`` or ``"vgg19"``.
     """
     counts = _CONVOLUTIONS[network]
-    return tuple(f"relu{b}_{c}" for b, n in enumerate(counts, 1) for c in range(1, n + 1))
+    places = [f"{b}_{c}" for b, n in enumerate(counts, 1) for c in range(1, n + 1)]
+    return tuple(f"{kind}{place}" for place in places for kind in ("conv", "relu"))
 
 
 def _build(network: str, layer: str) -> nn.Sequential:
-    """Build the layers up to the named activation, numbered as torchvision numbers them."""
+    """Build the layers up to the named one, numbered as torchvision numbers them."""
     layers: list[nn.Module] = []
     channels = 3
     for block, (count, width) in enumerate(zip(_CONVOLUTIONS[network], _WIDTHS, strict=True), 1):
         for convolution in range(1, count + 1):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            layers.append(nn.Conv2d(channels, width, 3, padding=1))
             channels = width
+            if layer == f"conv{block}_{convolution}":
+                return nn.Sequential(*layers)
+            layers.append(nn.ReLU())
             if layer == f"relu{block}_{convolution}":
                 return nn.Sequential(*layers)
         layers.append(nn.MaxPool2d(2))
