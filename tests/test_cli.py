@@ -23,6 +23,7 @@ from srgan_lib.architectures import Discriminator, Interpolation, SRResNet
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.images import read_pixels, to_pixels, write_image
+from srgan_lib.pretrained import FAMILY
 from srgan_lib.tiling import upscale_tiled
 
 COMMANDS = ("data", "train", "evaluate", "upscale", "export", "info")
@@ -198,6 +199,26 @@ def test_train_stops_in_time_and_says_how_to_go_on(srgan, tmp_path, trained):
     assert "To go on" in output and "--folder here" in output
 
 
+def test_train_family_trains_all_into_one_folder(srgan, monkeypatch):
+    calls = []
+
+    def train_family(folder, **options):
+        calls.append((folder, options))
+        return len(calls) > 1
+
+    monkeypatch.setattr("srgan_lib.family.train_family", train_family)
+    output = srgan("train", "--family", "--time-budget", "1h", "--device", "cpu").output
+    assert calls == [(Path("runs/family"), {"time_budget": 3600, "device": torch.device("cpu")})]
+    assert "To go on, run the same command again with --folder runs/family" in output
+    assert "Finished: here\n" in srgan("train", "--family", "--folder", "here").output
+
+
+@pytest.mark.parametrize("arguments", [(), ("first.yaml", "--family")])
+def test_train_takes_a_recipe_or_the_family(srgan, trained, arguments):
+    assert "Name a recipe, or give --family" in srgan("train", *arguments, code=2).stderr
+    assert trained == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -219,13 +240,14 @@ def measured(monkeypatch):
     calls = []
     module = types.ModuleType("srgan_lib.results")
 
-    def measure(models, dataset, *, device=None, progress=True):
+    def measure(models, dataset, *, device=None, cost=False, progress=True):
         calls.append((models, dataset.name, dataset.split, device))
-        return {"models": models}
+        return {"models": models, "cost": cost}
 
     module.measure = measure
     module.write_results = lambda results, path: Path(path).write_text(json.dumps(results))
     module.results_table = lambda results: f"| table of {len(results['models'])} |"
+    module.cost_table = lambda results: f"| costs of {len(results['models'])} |"
     monkeypatch.setitem(sys.modules, "srgan_lib.results", module)
     return calls
 
@@ -236,7 +258,15 @@ def test_evaluate_measures_prints_and_writes(srgan, tmp_path, measured):
     result = srgan("evaluate", *options, "--data", "sample", "--out", "r.json", "--device", "cpu")
     assert measured == [(models, "sample", "test", torch.device("cpu"))]
     assert "| table of 2 |" in result.output
-    assert json.loads((tmp_path / "r.json").read_text()) == {"models": models}
+    assert json.loads((tmp_path / "r.json").read_text()) == {"models": models, "cost": False}
+    assert "costs" not in result.output
+
+
+def test_evaluate_measures_the_family_with_its_costs(srgan, tmp_path, measured):
+    options = ["--family", "--cost", "--model", "nearest", "--data", "sample"]
+    result = srgan("evaluate", *options)
+    assert measured[0][0] == [*FAMILY, "nearest"]
+    assert f"| costs of {len(FAMILY) + 1} |" in result.output
 
 
 def test_evaluate_has_models_of_its_own(srgan, measured):

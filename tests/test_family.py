@@ -5,12 +5,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from srgan_lib.architectures import DRCN, ESPCN, SRCNN, Interpolation, RRDBNet, SwinIR
+from srgan_lib import tiling
+from srgan_lib.architectures import (
+    DRCN,
+    ESPCN,
+    GENERATORS,
+    IPT,
+    SRCNN,
+    Interpolation,
+    RRDBNet,
+    SRResNet,
+    SwinIR,
+)
 from srgan_lib.architectures.swinir import SwinLayer, from_windows, to_windows
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.export import export_onnx
 from srgan_lib.pretrained import load_network
+from srgan_lib.tiling import best_tile, choose_precision, receptive_radius, upscale_tiled
 
 SMALL = {
     SRCNN: {"widths": (6, 4)},
@@ -18,7 +30,18 @@ SMALL = {
     DRCN: {"width": 6, "recursions": 3},
     RRDBNet: {"blocks": 2, "width": 6, "growth": 3},
     SwinIR: {"depths": (2, 2), "width": 6, "heads": 2, "window": 4},
+    IPT: {
+        "width": 4,
+        "scales": (2, 3, 4),
+        "patch": 2,
+        "depth": 1,
+        "heads": 2,
+        "expansion": 2,
+        "crop": 8,
+        "overlap": 2,
+    },
 }
+FORMS = {**SMALL, SRResNet: {"blocks": 1, "width": 4}}
 SCALES = {network: (2, 4) if network is RRDBNet else (2, 3, 4) for network in SMALL}
 EACH = pytest.mark.parametrize("network", SMALL, ids=lambda network: network.__name__)
 
@@ -68,6 +91,23 @@ def test_lightweight_swinir_has_929_628_parameters():
     assert count(SwinIR(channels=3)) == by_hand == 929_628 == 897_228 + 9 * 60 * 60
 
 
+def test_ipt_has_115_460_419_parameters_for_one_task():
+    # The paper says 115.5 million. Patches are 3 x 3 pixels of 64 channels, 16 x 16 to a crop.
+    dimension, tokens = 64 * 9, 16 * 16
+    assert dimension == 576
+    head = (9 * 3 * 64 + 64) + 4 * (25 * 64 * 64 + 64)
+    tail = (9 * 64 * 256 + 256) + (9 * 64 * 3 + 3)
+    attention, norm = 4 * dimension**2, 2 * dimension
+    hidden = 4 * dimension
+    feed_forward = (dimension * hidden + hidden) + (hidden * dimension + dimension)
+    encoder = 2 * norm + attention + feed_forward
+    decoder = 3 * norm + 2 * attention + feed_forward
+    ends = dimension**2 + dimension + feed_forward
+    by_hand = head + 2 * tokens * dimension + 12 * (encoder + decoder) + ends + tail
+    with torch.device("meta"):
+        assert count(IPT(channels=3, scale=2, scales=(2,))) == by_hand == 115_460_419
+
+
 # What all share
 
 
@@ -86,7 +126,12 @@ def test_output_is_scale_times_as_large_at_any_size(network, channels, size):
 def test_every_parameter_gets_a_gradient(network):
     torch.manual_seed(0)
     generator = network(**SMALL[network])
-    generator(torch.rand(2, 1, 8, 8)).square().mean().backward()
+    if network is DRCN:  # all recursions start alike, so that their weights would not matter
+        nn.init.normal_(generator.inference[0].weight, std=0.2)
+    lr = torch.rand(2, 1, 8, 8)
+    for scale in SCALES[network] if network is IPT else (generator.scale,):
+        generator.scale = scale  # a task of the one network
+        generator(lr).square().mean().backward()
     for name, parameter in generator.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
@@ -96,7 +141,8 @@ def test_what_an_lr_pixel_moves_moves_with_it(network):
     """Convolutions promise that a shifted image is enlarged alike, away from the borders."""
     generator = network(scale=2, **SMALL[network]).eval().double()
     lr = torch.rand(1, 1, 72, 72, dtype=torch.float64)
-    down, right = (4, 8) if network is SwinIR else (1, 2)  # its windows are 4 x 4
+    step = getattr(generator, "stride", 1)  # of windows and crops
+    down, right = step, 2 * step
     with torch.no_grad():
         sr, moved = generator(lr), generator(lr.roll((down, right), (-2, -1)))
     inner = (..., slice(56, 88), slice(56, 88))
@@ -130,7 +176,7 @@ def test_wrong_inputs_and_forms_are_refused(network):
             network(**SMALL[network])(torch.zeros(shape))
     with pytest.raises(ConfigurationError, match="channels must be 1 or 3, not 2"):
         network(channels=2)
-    with pytest.raises(ConfigurationError, match=r"scale must be 2.* or 4, not 5"):
+    with pytest.raises(ConfigurationError, match=r"scale must be .*4\)?, not 5"):
         network(scale=5)
     name = next(iter(SMALL[network]))
     with pytest.raises(ConfigurationError, match=f"{name} must be positive"):
@@ -140,6 +186,15 @@ def test_wrong_inputs_and_forms_are_refused(network):
 def test_srcnn_s_middle_kernel_is_odd():
     with pytest.raises(ConfigurationError, match="mapping_kernel must be odd, not 2"):
         SRCNN(mapping_kernel=2)
+
+
+@pytest.mark.parametrize("network", [SRResNet, RRDBNet, SwinIR, IPT])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_bicubic_skip_starts_as_bicubic_interpolation(network, scale):
+    generator = network(scale=scale, bicubic_skip=True, **FORMS[network]).eval()
+    lr = torch.rand(2, 1, 9, 13)
+    with torch.no_grad():
+        assert torch.equal(generator(lr), Interpolation("bicubic", scale)(lr))
 
 
 # The point of each paper
@@ -253,13 +308,208 @@ def test_impossible_forms_of_swinir_are_refused(options, message):
         SwinIR(**options)
 
 
+def ipt(**changes):
+    torch.manual_seed(0)
+    return IPT(**SMALL[IPT] | changes).eval().double()
+
+
+def test_ipt_knows_its_task():
+    generator, lr = ipt(scale=2), torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    before = generator(lr)
+    with torch.no_grad():
+        generator.tasks["x3"] += 1
+        assert torch.equal(generator(lr), before)
+        generator.tasks["x2"][0] += 1  # not all alike, which the layers' keys and queries ignore
+    assert (generator(lr) - before).abs().max() > 1e-4
+
+
+def test_ipt_learns_one_task_at_a_time():
+    generator = ipt(scale=3)
+    generator(torch.rand(1, 1, 8, 8, dtype=torch.float64)).square().mean().backward()
+    idle = {name for name, parameter in generator.named_parameters() if parameter.grad is None}
+    others = ("heads.x2", "heads.x4", "tasks.x2", "tasks.x4", "tails.x2", "tails.x4")
+    assert idle == {name for name, _ in generator.named_parameters() if name.startswith(others)}
+    assert {name.rsplit(".", 1)[0] for name in idle} >= {"heads.x2.0", "tasks", "tails.x4.0"}
+
+
+def test_ipt_takes_the_mean_where_crops_overlap():
+    generator = ipt(scale=2)
+    lr = torch.rand(1, 1, 14, 20, dtype=torch.float64)  # 2 x 3 crops of 8, each 6 further
+    with torch.no_grad():
+        sr = generator(lr)
+        crops = [[generator(lr[..., t : t + 8, s : s + 8]) for s in (0, 6, 12)] for t in (0, 6)]
+    assert torch.equal(sr[..., 16:28, 16:24], crops[1][1][..., 4:, 4:12])  # LR 8:14, 8:12
+    pair = (crops[0][1][..., 12:, 4:12] + crops[1][1][..., :4, 4:12]) / 2
+    torch.testing.assert_close(sr[..., 12:16, 16:24], pair)  # LR 6:8, 8:12
+    four = crops[0][1][..., 12:, 12:] + crops[0][2][..., 12:, :4]
+    four = four + crops[1][1][..., :4, 12:] + crops[1][2][..., :4, :4]
+    torch.testing.assert_close(sr[..., 12:16, 24:28], four / 4)  # LR 6:8, 12:14
+
+
+@pytest.mark.parametrize("overlap", [0, 3, 5, 7])
+def test_ipt_s_crops_may_overlap_by_any_width(overlap):
+    generator = ipt(scale=2, overlap=overlap)
+    nearest = Interpolation("nearest", 2)
+    for size in ((1, 1), (8, 9), (11, 19)):
+        lr = torch.rand(2, 1, *size, dtype=torch.float64)
+        crops = generator._cut(lr)
+        enlarged = nearest(crops.flatten(0, 2)).unflatten(0, crops.shape[:3])
+        sr = generator._join(enlarged)[..., : 2 * size[0], : 2 * size[1]]
+        torch.testing.assert_close(sr, nearest(lr))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scale": 4, "scales": (2, 3)}, r"one of scales \(2, 3\), not 4"),
+        ({"scales": (2, 8)}, "scale must be 2, 3 or 4, not 8"),
+        ({"heads": 3}, r"\(16\) must be a multiple of heads \(3\)"),
+        ({"crop": 9}, r"crop \(9\) must be a multiple of patch \(2\)"),
+        ({"overlap": 8}, r"more than overlap \(8\)"),
+        ({"overlap": -1}, "must not be negative"),
+    ],
+)
+def test_impossible_forms_of_ipt_are_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        IPT(**SMALL[IPT] | options)
+
+
+# Enlarging in tiles
+
+
+def lively(network, **arguments):
+    """Return a generator in float64 in which each pixel within reach has a clear influence."""
+    torch.manual_seed(0)
+    generator = network(**FORMS[network] | arguments).eval().double()
+    for parameter in generator.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return generator
+
+
+def measured_radius(generator):
+    """Return how far the gradient reaches from the cell of an LR pixel in any place of a window."""
+    for parameter in generator.parameters():
+        parameter.data.abs_().add_(0.01)  # all influences add up, so that none can cancel
+    stride = getattr(generator, "stride", 1)
+    size = 2 * (receptive_radius(generator) + stride) + 9
+    lr = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    sr, reach = generator(lr), 0
+    for place in range(stride):
+        centre = size // 2 // stride * stride + place
+        cell = slice(generator.scale * centre, generator.scale * (centre + 1))
+        (gradient,) = torch.autograd.grad(sr[..., cell, cell].sum(), lr, retain_graph=True)
+        for along in gradient[0, 0].nonzero().T:
+            assert along.min() > 0 and along.max() < size - 1, "the image is too small to tell"
+            reach = max(reach, int((along - centre).abs().max()))
+    return reach
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments"),
+    [
+        *((network, {"scale": s}) for network in (SRCNN, ESPCN, DRCN) for s in (2, 3, 4)),
+        (SRCNN, {"mapping_kernel": 5}),
+        (DRCN, {"recursions": 1}),
+        (DRCN, {"recursions": 6, "scale": 3}),
+        (RRDBNet, {"blocks": 1, "scale": 2}),
+        (RRDBNet, {"blocks": 1, "bicubic_skip": True}),
+        (SwinIR, {}),
+        (SwinIR, {"depths": (3,), "window": 6, "bicubic_skip": True}),
+        (SwinIR, {"depths": (1, 2), "window": 2, "scale": 3}),
+        (IPT, {}),
+        (IPT, {"overlap": 5, "bicubic_skip": True}),
+        (IPT, {"overlap": 0, "scale": 3}),
+        (IPT, {"crop": 2, "overlap": 1, "bicubic_skip": True}),
+        (SRResNet, {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_radius_is_the_measured_one(network, arguments):
+    generator = lively(network, **arguments)
+    assert measured_radius(generator) == receptive_radius(generator) == generator.receptive_radius
+
+
+@pytest.mark.parametrize("network", GENERATORS.values(), ids=GENERATORS)
+@pytest.mark.parametrize("tile", [3, 10, 24])
+def test_tiled_is_whole(network, tile):
+    arguments = {"blocks": 1} if network is RRDBNet else {}  # else it reaches over all the image
+    if network in (SRResNet, RRDBNet, SwinIR, IPT):
+        arguments["bicubic_skip"] = True
+    generator = lively(network, scale=2, **arguments)
+    height, width = (17, 22) if tile == 3 else (53, 46)
+    lr = torch.rand(1, height, width, dtype=torch.float64)
+    with torch.no_grad():
+        whole = generator(lr[None])[0]
+    found = upscale_tiled(generator, lr, tile=tile, precision="no")
+    assert found.shape == whole.shape and whole.std() > 0.01
+    assert (found - whole).abs().max() < 1e-6 * whole.abs().max().clamp(min=1)
+
+
+def test_tiles_and_what_is_read_begin_where_windows_do():
+    generator = lively(SwinIR, depths=(1,), scale=2)
+    assert (generator.receptive_radius, generator.stride) == (6, 4)
+    seen = []
+    generator.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[-2:]))
+    upscale_tiled(generator, torch.rand(1, 33, 4), tile=10, precision="no")  # tiles of 12
+    assert seen == [(12 + 6, 4), (8 + 12 + 6, 4), (8 + 9, 4)]
+
+
+@pytest.mark.parametrize("network", GENERATORS.values(), ids=GENERATORS)
+def test_best_tile_is_smaller_for_wider_networks(network):
+    with torch.device("meta"):
+        for precision in ("no", "bf16"):
+            small, paper = network(**FORMS[network]), network()
+            assert 32 <= best_tile(paper, precision) <= best_tile(small, precision) <= 1024
+            assert small.working_width < paper.working_width
+
+
+def test_bfloat16_is_chosen_for_what_adds_to_a_bicubic_image(monkeypatch):
+    monkeypatch.setattr(tiling, "best_precision", lambda device: "bf16")
+    assert choose_precision(DRCN(**SMALL[DRCN])) == "bf16"
+    for network in (SRResNet, RRDBNet, SwinIR, IPT):
+        assert choose_precision(network(bicubic_skip=True, **FORMS[network])) == "bf16"
+    for network in (SRCNN, ESPCN, SRResNet, RRDBNet, SwinIR, IPT):  # these write the image itself
+        assert choose_precision(network(**FORMS[network])) == "no"
+
+
+@pytest.mark.parametrize("network", [DRCN, SRResNet, RRDBNet, SwinIR, IPT])
+def test_bfloat16_leaves_the_bicubic_image_in_float32(network):
+    skip = {} if network is DRCN else {"bicubic_skip": True}
+    generator = network(**FORMS[network], **skip)
+    if network is DRCN:
+        nn.init.zeros_(generator.reconstruction[-1].weight)
+        nn.init.zeros_(generator.reconstruction[-1].bias)
+    lr = torch.rand(1, 11, 14)
+    bicubic = Interpolation()(lr[None])[0]
+    assert (upscale_tiled(generator, lr, precision="bf16") - bicubic).abs().max() < 1e-6
+
+
+# Other programs
+
+
 @EACH
-def test_onnx_export_agrees_at_another_size(network, tmp_path):
+def test_onnx_export_agrees_at_any_size(network, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
     generator = network(**SMALL[network]).eval()
     export_onnx(generator, tmp_path / "net.onnx")
     session = runtime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
-    lr = torch.rand(1, 1, 11, 14)
-    found = session.run(None, {session.get_inputs()[0].name: lr.numpy()})[0]
+    # Some of one window or crop and less; some of several, whole and not.
+    for shape in ((1, 1, 1, 1), (2, 1, 3, 2), (1, 1, 4, 8), (3, 1, 8, 14), (1, 1, 11, 29)):
+        lr = torch.rand(shape)
+        found = session.run(None, {session.get_inputs()[0].name: lr.numpy()})[0]
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), generator(lr), atol=1e-5, rtol=1e-4)
+
+
+def test_onnx_export_of_crops_larger_than_its_example(tmp_path):
+    """The exporter traces a small image; what it sees there, one crop, must not become a rule."""
+    runtime = pytest.importorskip("onnxruntime")
+    generator = IPT(**SMALL[IPT] | {"crop": 20, "bicubic_skip": True}).eval()
+    nn.init.normal_(generator.tails["x4"][-1].weight, std=0.1)
+    export_onnx(generator, tmp_path / "net.onnx")
+    session = runtime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    lr = torch.rand(1, 1, 21, 45)
+    found = session.run(None, {"lr": lr.numpy()})[0]
     with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(found), generator(lr), atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(torch.from_numpy(found), generator(lr), atol=1e-5, rtol=1e-4)

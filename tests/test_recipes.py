@@ -230,7 +230,7 @@ def test_message_names_the_file(tmp_path):
         ({"stage": "content", "crops": 2}, "crops", "crops", "crops_per_epoch"),
         (content(generator={"block": 2}), "generator.block", "block", "blocks"),
         (swinir(depth=2), "generator.depth", "depth", "depths"),
-        (swinir(blocks=2), "generator.blocks", "blocks", "bicubic_skip"),
+        (content(generator={"network": "IPT", "crops": 2}), "generator.crops", "crops", "crop"),
         (adversarial(discriminator={"wdth": 2}), "discriminator.wdth", "wdth", "width"),
         (adversarial(loss={"layer": {}}), "loss.layer", "layer", "layers"),
     ],
@@ -323,10 +323,8 @@ def test_message_about_a_part_as_a_whole_does_not_repeat_it():
         (swinir(depths=[]), r"at generator: depths must be positive, not \(\).$"),
         (swinir(scale=8), "at generator: scale must be 2, 3 or 4, not 8.$"),
         (swinir(channels=3), "at generator.channels: Unknown key 'channels'"),
-        (
-            content(generator={"network": "SRCNN", "widths": [8]}),
-            "at generator.widths.1: .*required",
-        ),
+        (swinir(end_kernel=3), "at generator.end_kernel: .*Known: network, scale, width, depths"),
+        (content(generator={"network": "ESPCN", "widths": [8]}), "at generator.widths.1: .*requir"),
         (adversarial(loss={"layers": {"relu9_9": 1}}), "at loss: Unknown layer of vgg19 'relu9_9'"),
         (
             adversarial(loss={"network": "vgg16", "layers": {"relu5_4": 1}}),
