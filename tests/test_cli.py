@@ -19,11 +19,12 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from srgan_lib import cli, runs, tiling
-from srgan_lib.architectures import Discriminator, Interpolation, SRResNet
+from srgan_lib.architectures import GENERATORS, Discriminator, Interpolation, SRResNet
 from srgan_lib.checkpoints import save_weights
+from srgan_lib.degradation import KERNELS
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.images import read_pixels, to_pixels, write_image
-from srgan_lib.pretrained import FAMILY
+from srgan_lib.pretrained import FAMILY, PRETRAINED
 from srgan_lib.tiling import upscale_tiled
 
 COMMANDS = ("data", "train", "evaluate", "upscale", "export", "info")
@@ -354,6 +355,42 @@ def test_upscale_takes_the_network_s_own_scale(srgan, tmp_path):
     image(tmp_path / "a.png", size=(5, 6))
     srgan("upscale", "a.png", "--model", "two.safetensors")
     assert read_pixels(tmp_path / "upscaled/a_x2.png").values.shape == (1, 10, 12)
+
+
+SMALL = {
+    "SRCNN": {"widths": (4, 2)},
+    "ESPCN": {"widths": (4, 2)},
+    "DRCN": {"width": 4, "recursions": 2},
+    "SRResNet": {"blocks": 1, "width": 4},
+    "RRDBNet": {"blocks": 1, "width": 4, "growth": 2},
+    "SwinIR": {"depths": (2,), "width": 4, "heads": 2, "window": 4},
+    "IPT": {"width": 4, "patch": 2, "depth": 1, "heads": 2, "crop": 6, "overlap": 2},
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_upscale_and_info_take_each_generator(srgan, tmp_path, name):
+    network = GENERATORS[name](scale=2, **SMALL[name]).eval()
+    save_weights(network, tmp_path / "own.safetensors")
+    source = image(tmp_path / "a.png", bits=16)
+    srgan("upscale", "a.png", "--model", "own.safetensors", "--tile", 5, "--precision", "no")
+    found = read_pixels(tmp_path / "upscaled/a_x2.png")
+    with torch.no_grad():
+        expected = to_pixels(network(read_pixels(source).to_float()[None])[0], 16)
+    assert (found.values.int() - expected.values.int()).abs().max() <= 1
+    output = srgan("info", "own.safetensors").output
+    assert f"architecture: {name}" in output and "scale: 2" in output
+
+
+def test_unknown_models_are_answered_with_what_there_is(srgan, tmp_path):
+    image(tmp_path / "a.png")
+    for command in (["upscale", "a.png"], ["export", "--out", "a.onnx"]):
+        error = srgan(*command, "--model", "bicubci", code=1).stderr
+        assert "Did you mean 'bicubic'?" in error
+        assert set(error.split("Known: ")[1].rstrip(".\n").split(", ")) >= {
+            *PRETRAINED,
+            *KERNELS,
+        }
 
 
 def test_upscale_searches_folders_and_mirrors_them(srgan, tmp_path):

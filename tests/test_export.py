@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from srgan_lib import export
-from srgan_lib.architectures import Discriminator, Interpolation, SRResNet
+from srgan_lib.architectures import Discriminator, Interpolation, NeighbourEmbedding, SRResNet
 from srgan_lib.degradation import KERNELS
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.export import PolyphaseInterpolation, export_onnx
@@ -142,6 +142,9 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["network.onnx"]
 
 
-def test_other_networks_are_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="Discriminator can't be exported"):
-        export_onnx(Discriminator(width=2), tmp_path / "network.onnx")
+@pytest.mark.parametrize("network", [Discriminator(width=2), NeighbourEmbedding(examples=20)])
+def test_other_networks_are_refused(tmp_path, network):
+    with pytest.raises(ConfigurationError, match=r"can't be exported; SRCNN, .* can\.") as caught:
+        export_onnx(network, tmp_path / "network.onnx")
+    assert str(caught.value).startswith(type(network).__name__)
+    assert os.listdir(tmp_path) == []

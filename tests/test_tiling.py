@@ -8,7 +8,7 @@ import torch
 
 from srgan_lib import tiling
 from srgan_lib.architectures import Discriminator, Interpolation, SRResNet
-from srgan_lib.degradation import KERNELS
+from srgan_lib.degradation import KERNELS, resize_matrix
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError
 from srgan_lib.images import to_pixels
 from srgan_lib.tiling import best_tile, choose_precision, receptive_radius, upscale_tiled
@@ -76,9 +76,39 @@ def test_radius_of_an_interpolation_is_the_measured_one(kernel, scale):
     assert receptive_radius(network) == measured_radius(network, 15)
 
 
-def test_radius_of_other_networks_is_not_guessed():
-    with pytest.raises(ConfigurationError, match="Discriminator isn't known; only SRResNet"):
-        receptive_radius(Discriminator(width=2))
+@pytest.mark.parametrize("network", [Discriminator(width=2), torch.nn.Conv2d(1, 1, 3)])
+def test_radius_of_other_networks_is_not_guessed(network):
+    with pytest.raises(ConfigurationError, match=f"{type(network).__name__} isn't known"):
+        receptive_radius(network)
+    with pytest.raises(ConfigurationError, match="can't enlarge in tiles"):
+        upscale_tiled(network, torch.rand(1, 8, 8))
+
+
+def test_network_without_parameters_is_enlarged_in_tiles():
+    """Neighbour embedding has none, and isn't faster in bfloat16."""
+
+    class Repeat(torch.nn.Module):
+        channels, scale, receptive_radius = 1, 2, 0
+
+        def forward(self, lr):
+            return lr.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    lr = torch.rand(1, 9, 7)
+    assert torch.equal(upscale_tiled(Repeat(), lr, tile=4), Repeat()(lr))
+    assert choose_precision(Repeat()) == "no"
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 2, 3, 4, 5, 12])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_reach_of_an_interpolation_for_what_reads_further_is_that_of_its_matrix(
+    kernel, scale, beyond
+):
+    matrix, centre = resize_matrix(31, 31 * scale, kernel), 15
+    rows = matrix[scale * centre - beyond : scale * (centre + 1) + beyond]
+    columns = rows.abs().sum(0).nonzero().flatten()
+    assert Interpolation(kernel, scale).reach(beyond) == centre - columns.min()
+    assert Interpolation(kernel, scale).reach(beyond) == columns.max() - centre
 
 
 NETWORKS = {
