@@ -91,6 +91,9 @@ class GeneratorPart(_Part):
         """What the network is made with, but for the channels."""
         return self.model_dump(exclude={"network"})
 
+    def __reduce__(self) -> tuple[Any, ...]:  # the made classes have no name in this module
+        return _read_generator, (self.model_dump(),)
+
     @model_validator(mode="after")
     def _possible(self) -> "GeneratorPart":
         with torch.device("meta"):  # without memory
@@ -105,6 +108,10 @@ def _generator_part(name: str) -> type[GeneratorPart]:
         if argument.name != "channels":
             fields[argument.name] = (_without_booleans(argument.annotation), argument.default)
     return create_model(name, __base__=GeneratorPart, **fields)
+
+
+def _read_generator(values: dict[str, Any]) -> GeneratorPart:
+    return _GENERATOR_PARTS[values["network"]](**values)
 
 
 def _without_booleans(kind: Any) -> Any:

@@ -32,7 +32,7 @@ EXPECTED = [
     "06_adversarial_training",
     "07_evaluation",
     "08_the_family_tree",
-    "09_attention",
+    "08b_attention",
 ]
 FIRST_CELL = f"""\
 # On Colab this installs the course's package; elsewhere it does nothing.

@@ -1,5 +1,6 @@
 """Recipes: what is read is what was meant, or the message says which key is wrong, and how."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -352,3 +353,9 @@ def test_impossible_values_are_refused_by_the_name_of_their_field(recipe, words)
 def test_vgg_is_built_up_to_the_deepest_layer_in_whatever_order_they_stand(order):
     loss = check_recipe(adversarial(loss={"layers": dict.fromkeys(order, 1)})).loss
     assert loss.deepest == "relu3_1"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_travels_to_another_process(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
