@@ -59,7 +59,7 @@ $(SITE)/index.html:
 
 serve: $(PACKAGES) $(SITE)/index.html ## serve the site on localhost (PORT=8000)
 	@echo "Open http://localhost:$(PORT) and stop with Ctrl+C."
-	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
+	@$(PY) .ci/serve_site.py $(SITE) $(PORT)
 
 test: $(PACKAGES) ## lint, build the site with warnings as errors, run all tests and all notebooks
 	$(PY) -m ruff check .
