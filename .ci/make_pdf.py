@@ -5,7 +5,6 @@ page and a table of contents; what is folded on the site is unfolded. Chromium s
 """
 
 import posixpath
-import re
 import shutil
 import sys
 import threading
@@ -19,7 +18,12 @@ from playwright.sync_api import Route, sync_playwright
 from serve_site import site_server
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-NOT_PRINTED = ".headerlink, script, style, button, input, label:has(input[type=range]), template"
+NOT_PRINTED = (
+    ".headerlink, .course-pdf, script, style, template, button, input, label:has(input[type=range])"
+)
+# The front page offers the file only where it was made.
+PLACE_OF_LINK = "<!-- course.pdf -->"
+LINK = '<p class="course-pdf"><a href="course.pdf">The whole course as a PDF</a></p>'
 FOOTER = (
     '<div style="width: 100%; font: 8pt sans-serif; color: #555; text-align: center">'
     '<span class="pageNumber"></span></div>'
@@ -153,11 +157,13 @@ def main(site: Path, file: Path) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit("The PDF needs Chromium: sudo apt install chromium.")
+    if not (site / "index.html").is_file():
+        sys.exit(f"There is no site in {site}: make book.")
     print_pdf(site, file, browser)
-    # A front page without this file has no link to it; with it, the link is shown.
+    shutil.copyfile(file, site / "course.pdf")
     index = site / "index.html"
-    text = index.read_text(encoding="utf-8")
-    index.write_text(re.sub(r"(<p class=\"course-pdf\") hidden", r"\1", text), encoding="utf-8")
+    html = index.read_text(encoding="utf-8")
+    index.write_text(html.replace(PLACE_OF_LINK, LINK), encoding="utf-8")
 
 
 if __name__ == "__main__":
