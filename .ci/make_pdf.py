@@ -118,9 +118,8 @@ def one_document(site: Path) -> str:
 </main></body></html>"""
 
 
-def print_pdf(site: Path, file: Path, browser: str) -> None:
+def print_pdf(html: str, site: Path, file: Path, browser: str) -> None:
     """Set the document in Chromium, wait for its mathematics and images, and print it."""
-    html = one_document(site)
 
     def answer(route: Route) -> None:
         route.fulfill(body=html, content_type="text/html; charset=utf-8")
@@ -159,7 +158,7 @@ def main(site: Path, file: Path) -> None:
         sys.exit("The PDF needs Chromium: sudo apt install chromium.")
     if not (site / "index.html").is_file():
         sys.exit(f"There is no site in {site}: make book.")
-    print_pdf(site, file, browser)
+    print_pdf(one_document(site), site, file, browser)
     shutil.copyfile(file, site / "course.pdf")
     index = site / "index.html"
     html = index.read_text(encoding="utf-8")
