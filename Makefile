@@ -41,7 +41,7 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book serve test lint notebooks lock set-repository clean distclean
+.PHONY: check-python help setup book pdf serve test lint notebooks lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,9 +57,13 @@ book: $(PACKAGES) ## build the site from the notebooks' stored outputs
 $(SITE)/index.html:
 	@$(MAKE) book
 
+pdf: $(PACKAGES) $(SITE)/index.html ## print the site as one PDF, _build/course.pdf (needs Chromium)
+	$(PY) .ci/make_pdf.py $(SITE) _build/course.pdf
+	@echo "The PDF is _build/course.pdf; the site's front page has a link to a copy of it."
+
 serve: $(PACKAGES) $(SITE)/index.html ## serve the site on localhost (PORT=8000)
 	@echo "Open http://localhost:$(PORT) and stop with Ctrl+C."
-	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory $(SITE)
+	@$(PY) .ci/serve_site.py $(SITE) $(PORT)
 
 test: $(PACKAGES) ## lint, build the site with warnings as errors, run all tests and all notebooks
 	$(PY) -m ruff check .

@@ -1,7 +1,8 @@
 """Figures: images side by side with a zoomed region, error maps, loss curves.
 
 All draw dark ink on an opaque light card, which reads alike on a light and on a dark page, in
-colours that a colour-blind reader can tell apart (Okabe and Ito's palette, and line styles).
+colours that a colour-blind reader can tell apart (after Okabe and Ito's palette, its light colours
+darkened; and line styles).
 Every function makes a new figure and returns it.
 """
 
@@ -12,13 +13,17 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from srgan_lib.errors import ImageError
 from srgan_lib.training import History
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours of lines and marks, in their order of use."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C2649A", "#7A5200", "#41208A", "#000000")
+"""Colours of lines and marks, in their order of use; each has a contrast of 3:1 with the card."""
+
+MARK = "#E69F00"
+"""Colour of a mark on an image; a black edge sets it off from bright pixels."""
 
 _STYLES = ("-", "--", "-.", ":")
 
@@ -140,7 +145,9 @@ def comparison_panel(
     )
     ax = left_part.subplots()
     draw_image(ax, images[whole], f"{whole}, whole")
-    ax.add_patch(Rectangle((left, top), side, side, fill=False, color=PALETTE[4], linewidth=2))
+    frame = Rectangle((left, top), side, side, fill=False, color=MARK, linewidth=2)
+    frame.set_path_effects([withStroke(linewidth=4, foreground="black")])
+    ax.add_patch(frame)
     axes = right_part.subplots(rows, columns, squeeze=False)
     for ax in axes.flat[len(images) :]:
         ax.axis("off")

@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 
 from srgan_lib.errors import ImageError
 from srgan_lib.figures import (
+    MARK,
     PALETTE,
     comparison_panel,
     draw_image,
@@ -90,7 +91,7 @@ def test_comparison_shows_the_same_region_of_every_image():
     assert torch.equal(drawn(found["LR"]), lr[0, 2:5, 4:7])
     (mark,) = figure.axes[0].patches
     assert (mark.get_xy(), mark.get_width(), mark.get_height()) == ((16, 8), 12, 12)
-    assert to_hex(mark.get_edgecolor()).upper() == PALETTE[4]
+    assert to_hex(mark.get_edgecolor()).upper() == MARK
 
 
 def test_comparison_draws_the_image_asked_for_whole():
@@ -161,6 +162,55 @@ def test_style_is_dark_ink_on_an_opaque_light_card():
     assert plt.rcParams["savefig.facecolor"] == plt.rcParams["figure.facecolor"]
     assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(PALETTE)
     assert plt.rcParams["image.interpolation"] == "nearest"
+
+
+def luminance(colour):
+    """Return WCAG 2's relative luminance of a colour."""
+    values = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other):
+    """Return WCAG 2's contrast of two colours, 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_of_figures_is_that_of_wcag():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    use_style()
+    card = plt.rcParams["axes.facecolor"]
+    assert plt.rcParams["figure.facecolor"] == card
+    texts = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    used = [plt.rcParams["text.color"] if (c := plt.rcParams[k]) == "auto" else c for k in texts]
+    assert min(contrast(colour, card) for colour in used) >= 4.5
+    marks = [*PALETTE, plt.rcParams["axes.edgecolor"]]
+    assert min(contrast(colour, card) for colour in marks) >= 3
+
+
+# Machado et al. (2009): how colours look without the cones for green, and for red.
+COLOUR_BLIND = {
+    "no green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+}
+
+
+def lab(linear):
+    """Return a linear RGB colour's place in CIE L*a*b*."""
+    xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x = np.array(xyz) @ np.clip(linear, 0, 1) / [0.9505, 1, 1.089]
+    f = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("eyes", COLOUR_BLIND)
+def test_a_colour_blind_reader_can_tell_the_colours_apart(eyes):
+    srgb = [np.array(mpl.colors.to_rgb(colour)) for colour in PALETTE]
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in srgb]
+    seen = [lab(np.array(COLOUR_BLIND[eyes]) @ colour) for colour in linear]
+    distances = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    assert min(distances) > 12
 
 
 def test_every_figure_can_be_saved(tmp_path):
