@@ -70,8 +70,7 @@ def check_without_adversary(without_adversary: Callable) -> None:
         )
     if "adversarial_weight" not in answer:
         raise Hint(
-            "`adversarial_weight` is gone, and the loss asks for all three. "
-            "Set it to 0.0 instead."
+            "`adversarial_weight` is gone, and the loss asks for all three. Set it to 0.0 instead."
         )
     if answer["adversarial_weight"] != 0:
         raise Hint(f"`adversarial_weight` is {answer['adversarial_weight']}, and should be 0.")

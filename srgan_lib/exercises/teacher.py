@@ -151,7 +151,7 @@ def judge(value: Any, right: Any, mistakes: Iterable[tuple[Any, str]], otherwise
 
     Args:
         value: the answer: a number, a list of numbers or a tensor, as ``right`` is.
-        right: what it should be, within a thousandth.
+        right: what it should be: whole numbers exactly, others to four digits.
         mistakes: wrong values, each with its hint; the first that fits is named.
         otherwise: the hint for any other value.
 
@@ -167,5 +167,7 @@ def judge(value: Any, right: Any, mistakes: Iterable[tuple[Any, str]], otherwise
 
 
 def _close(value: Any, other: Any) -> bool:
-    a, b = (torch.as_tensor(x).detach().double() for x in (value, other))
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+    """Whether two values are equal; whole numbers exactly, others but for rounding."""
+    a, b = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (value, other))
+    rtol = 1e-9 if isinstance(other, int) else 1e-4
+    return a.shape == b.shape and torch.allclose(a, b, rtol=rtol, atol=rtol / 10)
