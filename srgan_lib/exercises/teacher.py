@@ -59,10 +59,10 @@ def call(answer: Callable, *arguments: Any) -> Any:
             raise NotAttempted from None
         lines = [frame.line for frame in frames if frame.filename == file and frame.line]
         where = f" in the line `{lines[-1]}`" if lines else ""
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).rstrip(".")
         called = ", ".join(map(describe, arguments))
         raise Hint(
-            f"Your code stops{where} with {type(error).__name__}: {said} "
+            f"Your code stops{where} with {type(error).__name__}: {said}. "
             f"{_advice(said)}The check called {name}({called})."
         ) from None
     if value is None:
