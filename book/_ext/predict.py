@@ -32,7 +32,7 @@ from sphinx.util.docutils import SphinxDirective
 MIN_OPTIONS, MAX_OPTIONS = 2, 4
 
 
-class predict(nodes.Admonition, nodes.Element):  # noqa: N801 (docutils calls visit_predict)
+class predict(nodes.Admonition, nodes.Element):
     """A question whose attribute `data` holds the answer and what is to be folded."""
 
 
