@@ -41,7 +41,7 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book pdf serve test lint notebooks lock set-repository clean distclean
+.PHONY: check-python help setup book pdf serve test lint notebooks lock set-repository clean distclean solutions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ lint: $(PACKAGES) ## correct what ruff can correct and name the rest
 
 notebooks: $(PACKAGES) ## run the notebooks and store their outputs (NOTEBOOKS="notebooks/03*.ipynb")
 	$(PY) .ci/run_notebooks.py $(NOTEBOOKS)
+
+solutions: $(PACKAGES) ## write notebooks/solutions/ from the solutions that the book folds
+	$(PY) .ci/write_solutions.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml

@@ -17,6 +17,7 @@ FILES = (
     "*.md",
     "book/*.md",
     "notebooks/*.ipynb",
+    "notebooks/solutions/*.ipynb",
 )
 
 

@@ -1,0 +1,133 @@
+"""Checks for the exercises of notebook 7."""
+
+from collections.abc import Callable
+
+import torch
+
+from srgan_lib.architectures import VGGFeatures
+from srgan_lib.degradation import degrade, resize, resize_matrix
+from srgan_lib.exercises.teacher import Hint, call, graded, judge, number, numbers, tensor
+from srgan_lib.metrics import feature_distance, radial_power
+from srgan_lib.results import bootstrap_interval
+
+
+@graded
+def check_interval_over_images(interval_over_images: Callable) -> None:
+    """Exercise 1: the bootstrap interval of a mean that takes images for patients."""
+    gain = (1 + torch.randn(40)).tolist()
+    low, high = numbers(call(interval_over_images, list(gain)), ("lower end", "upper end"))
+    right = bootstrap_interval(gain, [str(i) for i in range(len(gain))])
+    if low > high:
+        raise Hint("The lower end comes first.")
+    if high - low < 1e-9:
+        raise Hint(
+            "Your interval is a point, as it is with a single patient: the same patient is drawn "
+            "each time. Give every image an id of its own."
+        )
+    width, mean = right[1] - right[0], sum(gain) / len(gain)
+    if high - low > 3 * width:
+        raise Hint(
+            "Your interval is several times too wide. That is the spread of the *images*; the "
+            "interval of their *mean* is asked for."
+        )
+    if not low < mean < high:
+        raise Hint("The mean isn't inside your interval. Which values do you pass on?")
+    if not 0.85 * width < high - low < 1.15 * width:
+        raise Hint(
+            f"The interval is {(high - low) / width:.1f} times as wide as it should be. Every "
+            "image must count as a patient of its own: as many different ids as values."
+        )
+
+
+@graded
+def check_erase(erase: Callable) -> None:
+    """Exercise 2: a radiograph without the part that its LR image can't see."""
+    image = resize(torch.rand(1, 8, 10), (32, 40)) * 0.4 + 0.3 + 0.05 * torch.rand(1, 32, 40)
+    rows, columns = (
+        torch.linalg.pinv(m) @ m for m in (resize_matrix(n, n // 4).double() for n in (32, 40))
+    )
+    seen = (rows @ image[0].double() @ columns.T)[None].float()
+    answer = tensor(call(erase, image.clone()), (1, 32, 40)).float()
+    rounded = 0.6 / 255
+
+    def near(other: torch.Tensor) -> bool:
+        return bool((answer - other).abs().max() < rounded)
+
+    if near(seen):
+        if (255 * answer - (255 * answer).round()).abs().max() > 1e-3:
+            raise Hint("Right but for one thing: a file holds whole grey levels. Use `quantise`.")
+        return
+    if near(image):
+        raise Hint("Nothing is erased. Subtract what `invisible` gives from the image.")
+    if near(image - seen) or near((image - seen).clamp(0, 1)):
+        raise Hint("That is the invisible part itself. Keep the rest: image minus it.")
+    if near(2 * image - seen) or near((2 * image - seen).clamp(0, 1)):
+        raise Hint("The invisible part is added instead of subtracted, so it is there twice.")
+    change = (degrade(answer.clamp(0, 1)) - degrade(image)).abs().max().item()
+    raise Hint(
+        f"The LR image of your result differs by up to {255 * change:.0f} grey levels from that of "
+        "the original. Only what `invisible` finds may go."
+    )
+
+
+@graded
+def check_spectral_distance(spectral_distance: Callable) -> None:
+    """Exercise 3: the mean absolute difference of two logarithmic power spectra."""
+    hr = torch.rand(1, 48, 48)
+    sr = resize(resize(hr, (24, 24)), (48, 48))
+    (_, a), (_, b) = radial_power(sr), radial_power(hr)
+    difference = a.log() - b.log()
+    value = call(spectral_distance, sr.clone(), hr.clone())
+    judge(
+        number(value),
+        difference.abs().mean().item(),
+        [
+            (
+                (a - b).abs().mean().item(),
+                "The logarithm is missing: without it the coarse, which has nearly all the power, "
+                "decides alone.",
+            ),
+            (difference.mean().item(), "Too much and too little cancel: take absolute values."),
+            (-difference.mean().item(), "Too much and too little cancel: take absolute values."),
+            (difference.square().mean().item(), "Absolute values are asked for, not squares."),
+            (difference.abs().sum().item(), "The mean is asked for, not the sum."),
+            (0.0, "radial_power returns (frequencies, power). You compare the frequencies."),
+            (
+                (a.log10() - b.log10()).abs().mean().item(),
+                "Take the natural logarithm, as the text's numbers do.",
+            ),
+        ],
+        "radial_power gives frequencies and power; log of both powers, absolute difference, mean.",
+    )
+
+
+@graded
+def check_other_distance(other_distance: Callable) -> None:
+    """Exercise 4: the feature distance at a layer that SRGAN didn't practise."""
+    hr = torch.rand(1, 32, 32)
+    sr = resize(resize(hr, (8, 8)), (32, 32)).clamp(0, 1)
+    vgg = VGGFeatures("relu2_2")
+    deep = VGGFeatures("relu3_3")
+    first = VGGFeatures("relu1_2")
+    judge(
+        number(call(other_distance, sr.clone(), hr.clone())),
+        feature_distance(sr, hr, vgg),
+        [
+            (
+                feature_distance(sr, hr, deep),
+                "That is relu3_3, the layer that SRGAN practised. Ask relu2_2.",
+            ),
+            (feature_distance(sr, hr, first), "That is relu1_2. Ask relu2_2."),
+            (
+                feature_distance(hr, sr, vgg),
+                "SR and HR are exchanged: the distance is relative to the features of HR.",
+            ),
+            (
+                (vgg(sr[None]) - vgg(hr[None])).square().mean().item(),
+                "That is the MSE of the features; the feature distance is its *share* of the "
+                "squared features.",
+            ),
+            ((sr - hr).square().mean().item(), "That is the MSE of the pixels."),
+        ],
+        'feature_distance from srgan_lib.metrics, with VGGFeatures("relu2_2") as its examiner.',
+    )
