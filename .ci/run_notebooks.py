@@ -1,9 +1,10 @@
 """Run notebooks from top to bottom and store their outputs in place.
 
-The picture of the front page is a figure of notebook 7: it is written anew with it.
+The pictures of the front page are those of notebook 7: they are written anew with it.
 """
 
 import base64
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nbclient import NotebookClient
 
 FRONT_PAGE = Path(__file__).resolve().parent.parent / "book" / "_static" / "front_page.png"
 FRONT_PAGE_CELL = "front-page"
+WIPE_CELL = "wipe"
 
 
 def front_page(notebook: nbformat.NotebookNode) -> bytes | None:
@@ -22,6 +24,18 @@ def front_page(notebook: nbformat.NotebookNode) -> bytes | None:
                 if "image/png" in output.get("data", {}):
                     return base64.b64decode(output.data["image/png"])
     return None
+
+
+def front_page_wipe(notebook: nbformat.NotebookNode) -> dict[Path, bytes]:
+    """Return the PNGs that the cell of the wipe stores, by the files that the front page shows."""
+    pattern = r'src="data:image/png;base64,([^"]+)"><figcaption>([^<]+)</figcaption>'
+    return {
+        FRONT_PAGE.with_name(f"front_page_{name.lower()}.png"): base64.b64decode(data)
+        for cell in notebook.cells
+        if cell.get("id") == WIPE_CELL
+        for output in cell.outputs
+        for data, name in re.findall(pattern, output.get("data", {}).get("text/html", ""))
+    }
 
 
 def run(path: Path) -> None:
@@ -53,5 +67,8 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         print(f"Running {name} ...", flush=True)
         run(Path(name))
-        if picture := front_page(nbformat.read(name, as_version=4)):
+        notebook = nbformat.read(name, as_version=4)
+        if picture := front_page(notebook):
             FRONT_PAGE.write_bytes(picture)
+            for file, image in front_page_wipe(notebook).items():
+                file.write_bytes(image)

@@ -1,4 +1,4 @@
-"""Showing the library's source in a notebook."""
+"""What notebooks show beside figures: the library's source, sliders and wipes."""
 
 import ast
 import base64
@@ -14,7 +14,7 @@ from PIL import Image
 from srgan_lib import crops, degradation, images, losses, metrics, training
 from srgan_lib.architectures import Discriminator, SRResNet, VGGFeatures
 from srgan_lib.errors import ImageError
-from srgan_lib.notebook import show_source, slider
+from srgan_lib.notebook import show_source, slider, wipe
 
 THINGS = [
     SRResNet,
@@ -111,3 +111,55 @@ def test_slider_refuses_what_it_can_t_show():
         slider({}, "share")
     with pytest.raises(ImageError, match=r"\(1, H, W\), not \(3, 4, 4\)"):
         slider({"a": torch.zeros(3, 4, 4)}, "share")
+
+
+def wipe_images(shown):
+    """Return a wipe's images by name, their alternative texts, and which are pixelated."""
+    found = re.findall(
+        r'<figure><img alt="(.*?)"( style="image-rendering: pixelated")? '
+        r'src="data:image/png;base64,(.*?)"><figcaption>(.*?)</figcaption>',
+        shown.data,
+    )
+    pixels = {name: Image.open(io.BytesIO(base64.b64decode(data))) for *_, data, name in found}
+    return pixels, [alt for alt, *_ in found], [bool(pixelated) for _, pixelated, *_ in found]
+
+
+def test_wipe_holds_each_image():
+    lr, hr = torch.full((1, 2, 3), 0.25), torch.full((1, 8, 12), 0.5)
+    shown = wipe({"LR <1>": lr, "HR": hr}, "a chest & a leg")
+    pixels, alts, pixelated = wipe_images(shown)
+    assert list(pixels) == ["LR &lt;1&gt;", "HR"]
+    assert [p.size for p in pixels.values()] == [(3, 2), (12, 8)]
+    assert [p.getpixel((1, 1)) for p in pixels.values()] == [64, 128]
+    assert alts == ["LR &lt;1&gt;: a chest &amp; a leg", "HR: a chest &amp; a leg"]
+    assert pixelated == [True, False]
+    assert shown.data.startswith('<image-wipe label="a chest &amp; a leg"><figure>')
+
+
+def test_wipe_stretches_all_images_alike():
+    images = {"a": torch.full((1, 4, 4), 0.5), "b": torch.full((1, 4, 4), 0.9)}
+    pixels, *_ = wipe_images(wipe(images, "grey", left="b", right="a", value_range=(0.25, 0.75)))
+    assert [p.getpixel((0, 0)) for p in pixels.values()] == [128, 255]
+
+
+def test_wipe_brings_its_script_and_style_along(root):
+    shown = wipe({"a": torch.zeros(1, 4, 4), "b": torch.zeros(1, 4, 4)}, "grey", left="b")
+    assert '<image-wipe label="grey" left="b">' in shown.data
+    for end in ("css", "js"):
+        assert (root / "srgan_lib" / f"wipe.{end}").read_text(encoding="utf-8") in shown.data
+    assert shown.data.count("</script>") == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "chosen", "message"),
+    [
+        ({"a": (1, 4, 4)}, {}, "at least two images"),
+        ({"a": (1, 4, 4), "b": (3, 4, 4)}, {}, r"\(1, H, W\), not \(3, 4, 4\)"),
+        ({"a": (1, 4, 4), "b": (1, 8, 4)}, {}, "ratios of height to width differ"),
+        ({"a": (1, 4, 4), "b": (1, 4, 4)}, {"right": "HR"}, "called 'HR', only a, b"),
+    ],
+)
+def test_wipe_refuses_what_it_can_t_show(images, chosen, message):
+    tensors = {name: torch.zeros(shape) for name, shape in images.items()}
+    with pytest.raises(ImageError, match=message):
+        wipe(tensors, "grey", **chosen)
