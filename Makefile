@@ -41,7 +41,7 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book serve test lint notebooks lock set-repository clean distclean
+.PHONY: check-python help setup book serve test lint notebooks measure claims lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,12 @@ lint: $(PACKAGES) ## correct what ruff can correct and name the rest
 
 notebooks: $(PACKAGES) ## run the notebooks and store their outputs (NOTEBOOKS="notebooks/03*.ipynb")
 	$(PY) .ci/run_notebooks.py $(NOTEBOOKS)
+
+measure: $(PACKAGES) ## measure the notebooks' times and memory, and write the page that shows them
+	$(PY) benchmarks/measure_notebooks.py
+
+claims: $(PACKAGES) ## write the page of claims and their sources anew from book/claims.yml
+	$(PY) .ci/claims.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml
