@@ -104,7 +104,8 @@ def test_symbol_and_code_are_in_the_chapter(row: list[str]) -> None:
         else:
             assert symbol.lower() in prose.lower()
     for entry in re.findall(r"`([^`]+)`", code):
-        if dotted := DOTTED.match(entry):
+        if "." in entry:
+            dotted = DOTTED.match(entry if entry.startswith("torch") else f"srgan_lib.{entry}")
             found = find(dotted[1])
             if dotted[2]:
                 assert dotted[2] in inspect.signature(found).parameters
