@@ -65,7 +65,10 @@ def test_time_and_memory_are_those_of_the_kernel(tmp_path: Path) -> None:
 
 
 def test_citation_file_is_in_form() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    keys = re.findall(r"^([\w-]+):", text, re.MULTILINE)
+    assert len(keys) == len(set(keys))  # which YAML itself would not complain about
+    citation = yaml.safe_load(text)
     required = {"cff-version", "message", "title", "authors"}
     known = required | {"type", "abstract", "version", "repository-code", "license", "keywords"}
     assert required <= set(citation) <= known
