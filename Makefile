@@ -41,7 +41,7 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book pdf serve test lint notebooks lock set-repository clean distclean solutions
+.PHONY: check-python help setup book pdf serve test lint notebooks solutions measure claims lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,12 @@ notebooks: $(PACKAGES) ## run the notebooks and store their outputs (NOTEBOOKS="
 
 solutions: $(PACKAGES) ## write notebooks/solutions/ from the solutions that the book folds
 	$(PY) .ci/write_solutions.py
+
+measure: $(PACKAGES) ## measure the notebooks' times and memory, and write the page that shows them
+	$(PY) benchmarks/measure_notebooks.py
+
+claims: $(PACKAGES) ## write the page of claims and their sources anew from book/claims.yml
+	$(PY) .ci/claims.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml
