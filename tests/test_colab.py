@@ -6,6 +6,7 @@ which the first cell installs the package. They load several GB from the package
 only when asked for: `make colab`.
 """
 
+import asyncio
 import importlib.metadata
 import json
 import os
@@ -253,13 +254,13 @@ def test_notebook_on_colab(
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     environment |= {"IPYTHONDIR": str(folder / "ipython"), "PYTHONNOUSERSITE": "1"}
     specs = KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
-    client = NotebookClient(
-        notebook,
-        km=AsyncKernelManager(kernel_name="colab", kernel_spec_manager=specs),
-        timeout=1200,
-        resources={"metadata": {"path": str(tmp_path)}},
-    )
-    client.execute(env=environment)  # raises where a cell does
+    kernel = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=specs)
+    try:  # the kernel is in this notebook's folder, and a cell that raises ends the test
+        NotebookClient(
+            notebook, km=kernel, timeout=1200, resources={"metadata": {"path": str(tmp_path)}}
+        ).execute(env=environment)
+    finally:
+        asyncio.run(kernel.shutdown_kernel(now=True))
     first = next(cell for cell in notebook.cells if cell.get("id") == "colab")
     said = "".join(output.get("text", "") for output in first.outputs)
     assert "Profile: " in said and "ERROR" not in said and "Does not fit" not in said, said
