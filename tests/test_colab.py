@@ -10,9 +10,11 @@ import asyncio
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +115,22 @@ def test_cell_is_put_where_it_is_missing(tmp_path: Path) -> None:
     assert kinds[1] == ("code", "colab") and len(kinds) == 3
     assert not write_first_cell(path, ADDRESS)
     nbformat.validate(nbformat.read(path, as_version=4))
+
+
+def test_results_that_notebooks_read_are_installed_with_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = project["tool"]["setuptools"]["data-files"]
+    named = set()
+    for path in notebooks(ROOT):
+        code = "".join(
+            "".join(cell["source"])
+            for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+            if cell["cell_type"] == "code"
+        )
+        named |= set(re.findall(r"results_folder\(\) / \"(\w+)\"", code))
+    assert {"srresnet", "srgan"} <= named
+    for name in named:
+        assert installed.get(f"share/srgan-lib/results/{name}") == [f"results/{name}/*"], name
 
 
 # The look at the machine
