@@ -17,7 +17,7 @@ import sys
 
 if "google.colab" in sys.modules:
     %pip list --format=freeze > what-colab-has.txt
-    %pip install --quiet --constraint what-colab-has.txt "srgan-lib @ git+{url}"
+    %pip install --constraint what-colab-has.txt "srgan-lib @ git+{url}" | tail -n 12
     from srgan_lib.colab import check_runtime
 
     check_runtime()"""
