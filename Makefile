@@ -41,7 +41,7 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book pdf serve test lint notebooks solutions measure claims lock set-repository clean distclean
+.PHONY: check-python help setup book pdf serve test colab newest lint notebooks solutions measure claims lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,16 @@ test: $(PACKAGES) ## lint, build the site with warnings as errors, run all tests
 	$(build_site)
 	SRGAN_REQUIRE_SITE=1 $(PY) -m pytest tests/
 	$(PY) -m pytest --nbval notebooks/
+
+colab: $(PACKAGES) ## run all notebooks as Colab would, beside other versions (about 6 GB more)
+	$(PY) -m pytest -m colab --durations=0 tests/test_colab.py
+
+# What follows returns to the lock's packages: the stamp is taken away.
+newest: $(TOOLS) ## run `make test` with the newest releases of all packages, without the lock
+	@rm -f $(PACKAGES)
+	@.ci/setup.sh newest
+	@touch $(PACKAGES)
+	@$(MAKE) test; status=$$?; rm -f $(PACKAGES); exit $$status
 
 lint: $(PACKAGES) ## correct what ruff can correct and name the rest
 	$(PY) -m ruff check --fix .

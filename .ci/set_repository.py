@@ -1,24 +1,20 @@
 """Write the repository's address into every file that needs it.
 
 The address stands in `_config.yml`. This script replaces that address, wherever else it is written
-out (the first cell of each notebook, the Colab links), by a new one.
+out (the set-up's commands, the links to Colab), by a new one, and writes the README's badges and
+the notebooks' first cells for it.
 """
 
 import re
 import sys
 from pathlib import Path
 
+from first_cell import UNSET, notebooks, write_first_cell
+
 ROOT = Path(__file__).resolve().parent.parent
-UNSET = "https://github.com/YOUR-ACCOUNT/YOUR-REPOSITORY"
-FILES = (
-    "_config.yml",
-    "pyproject.toml",
-    "CITATION.cff",
-    "*.md",
-    "book/*.md",
-    "notebooks/*.ipynb",
-    "notebooks/solutions/*.ipynb",
-)
+FILES = ("_config.yml", "pyproject.toml", "CITATION.cff", "*.md", "book/**/*.md")
+COLAB = "https://colab.research.google.com/github/"
+BADGES = re.compile(r"(<!-- badges: .* -->\n).*?(\n<!-- end of badges -->)", re.DOTALL)
 
 
 def current_address(root: Path = ROOT) -> str:
@@ -37,23 +33,39 @@ def check(url: str) -> None:
         raise ValueError(f"'{url}' is not an address of the form https://github.com/owner/name.")
 
 
+def badges(url: str) -> str:
+    """The README's badges, or a sentence instead where the address is not set."""
+    if url == UNSET:
+        return (
+            "*The address of this copy is not set, so there are no badges and no links to Colab: "
+            "`make set-repository URL=https://github.com/owner/name`.*"
+        )
+    notebook = f"{COLAB}{slug(url)}/blob/main/notebooks/01_data_preparation.ipynb"
+    tests = f"{url}/actions/workflows/tests.yml"
+    return (
+        f"[![Tests]({tests}/badge.svg)]({tests})\n"
+        f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({notebook})"
+    )
+
+
 def set_repository(url: str, root: Path = ROOT) -> list[str]:
     """Replace the old address by `url`; return the files that changed."""
     check(url)
     old = current_address(root)
     # Colab's links name the repository without its host.
-    colab = "colab.research.google.com/github/"
-    pairs = ((old, url), (colab + slug(old), colab + slug(url)))
+    pairs = ((old, url), (COLAB + slug(old), COLAB + slug(url)))
     changed = []
-    for path in sorted(path for pattern in FILES for path in root.glob(pattern)):
+    for path in sorted({path for pattern in FILES for path in root.glob(pattern)}):
         before = after = path.read_bytes().decode("utf-8")
         for old_text, new_text in pairs:
             # Not where a longer name only begins with the old one.
             after = re.sub(rf"{re.escape(old_text)}(?![\w-])", lambda _, new=new_text: new, after)
+        after = BADGES.sub(lambda match: match[1] + badges(url) + match[2], after)
         if after != before:
             path.write_bytes(after.encode("utf-8"))
             changed.append(path.relative_to(root).as_posix())
-    return changed
+    written = [path for path in notebooks(root) if write_first_cell(path, url)]
+    return changed + [path.relative_to(root).as_posix() for path in written]
 
 
 def slug(url: str) -> str:
@@ -65,8 +77,8 @@ def main(argument: str) -> None:
     if argument == "--hint":
         if current_address() == UNSET:
             print(
-                "The repository's address is not set: Colab and repository buttons lead nowhere "
-                "until `make set-repository URL=https://github.com/owner/name`."
+                "The repository's address is not set: Colab has no link and the first cells "
+                "install nothing until `make set-repository URL=https://github.com/owner/name`."
             )
         return
     try:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv: `setup.sh check` looks at the Python that was named, `setup.sh tools` makes the
-# environment with uv in it, `setup.sh packages` installs the lock's packages and the course's own.
+# environment with uv in it, `setup.sh packages` installs the lock's packages and the course's own,
+# `setup.sh newest` the newest releases of all packages instead.
 # Whatever goes wrong ends in one sentence.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -76,7 +77,14 @@ packages)
     step "Installing srgan-lib itself ..." \
         .venv/bin/python -m uv pip install --python .venv/bin/python --no-deps --no-build-isolation -e .
     ;;
+newest)
+    : >"$log"
+    step "Installing the newest releases of all packages (about 6 GB, some minutes) ..." \
+        .venv/bin/python -m uv pip install --python .venv/bin/python --upgrade -e \
+        '.[onnx,notebooks,book,test]'
+    .venv/bin/python -m uv pip freeze --python .venv/bin/python --exclude-editable
+    ;;
 *)
-    stop "give 'check', 'tools' or 'packages'."
+    stop "give 'check', 'tools', 'packages' or 'newest'."
     ;;
 esac

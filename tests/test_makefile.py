@@ -1,5 +1,6 @@
 """What `make` promises: one sentence when something is missing, no set-up done twice."""
 
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from set_repository import UNSET, check, current_address, set_repository
+from first_cell import UNSET, colab_metadata, first_cell
+from set_repository import BADGES, COLAB, badges, check, current_address, set_repository, slug
 
 SET_UP = ("Makefile", "pyproject.toml", "requirements.lock", "_config.yml", "_toc.yml", ".ci")
 
@@ -140,12 +142,20 @@ def test_help_names_every_target(root: Path) -> None:
 @pytest.fixture
 def course(tmp_path: Path) -> Path:
     """A small course with its address unset."""
-    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
+    (tmp_path / "book").mkdir()
+    cell = {"cell_type": "code", "execution_count": 1, "id": "colab", "metadata": {}, "outputs": []}
+    source = first_cell(UNSET).splitlines(keepends=True)
+    notebook = {"cells": [cell | {"source": source}], "metadata": colab_metadata({"cells": []})}
+    notebook |= {"nbformat": 4, "nbformat_minor": 5}
     files = {
         "_config.yml": f"title: T\nrepository:\n  # here\n  url: {UNSET}\n  branch: main\n",
-        "README.md": f"{UNSET} and {UNSET}-2; colab.research.google.com/github/"
-        "YOUR-ACCOUNT/YOUR-REPOSITORY/blob/main/notebooks/01.ipynb\n",
-        "notebooks/01.ipynb": f'{{"source": ["install git+{UNSET}\\"\\n"]}}\n',
+        "README.md": "<!-- badges: here -->\n" + badges(UNSET) + "\n<!-- end of badges -->\n"
+        f"{UNSET} and {UNSET}-2; {COLAB}{slug(UNSET)}/blob/main/notebooks/01.ipynb\n",
+        "CITATION.cff": f'repository-code: "{UNSET}"\n',
+        "book/setup.md": f"git clone {UNSET} course\n",
+        "notebooks/01.ipynb": json.dumps(notebook, indent=1) + "\n",
+        "notebooks/solutions/01.ipynb": json.dumps(notebook, indent=1) + "\n",
         "index.md": "No address.\n",
     }
     for name, text in files.items():
@@ -155,18 +165,30 @@ def course(tmp_path: Path) -> Path:
 
 def test_set_repository_writes_the_address_everywhere(course: Path) -> None:
     url = "https://github.com/somebody/a-course"
+    unset = {path: path.read_bytes() for path in course.rglob("*.*") if path.is_file()}
     changed = set_repository(url, course)
-    assert changed == ["README.md", "_config.yml", "notebooks/01.ipynb"]
+    assert changed == [
+        "CITATION.cff",
+        "README.md",
+        "_config.yml",
+        "book/setup.md",
+        "notebooks/01.ipynb",
+        "notebooks/solutions/01.ipynb",
+    ]
     assert current_address(course) == url
     readme = (course / "README.md").read_text(encoding="utf-8")
-    assert readme == (
-        f"{url} and {UNSET}-2; colab.research.google.com/github/"
-        "somebody/a-course/blob/main/notebooks/01.ipynb\n"
+    assert f"[![Tests]({url}/actions/workflows/tests.yml/badge.svg)]" in readme
+    assert f"({COLAB}somebody/a-course/blob/main/notebooks/01_data_preparation.ipynb)" in readme
+    assert readme.endswith(
+        "<!-- end of badges -->\n"
+        f"{url} and {UNSET}-2; {COLAB}somebody/a-course/blob/main/notebooks/01.ipynb\n"
     )
-    assert f"git+{url}" in (course / "notebooks" / "01.ipynb").read_text(encoding="utf-8")
+    for name in ("notebooks/01.ipynb", "notebooks/solutions/01.ipynb"):
+        cell = json.loads((course / name).read_text(encoding="utf-8"))["cells"][0]
+        assert "".join(cell["source"]) == first_cell(url)
     assert set_repository(url, course) == []
     set_repository(UNSET, course)
-    assert current_address(course) == UNSET
+    assert {path: path.read_bytes() for path in unset} == unset
 
 
 @pytest.mark.parametrize(
@@ -191,10 +213,87 @@ def test_set_repository_refuses_other_addresses(course: Path, url: str) -> None:
     assert (course / "README.md").read_bytes() == before
 
 
-def test_the_course_names_its_address_nowhere_else(root: Path) -> None:
+# Repositories of others that the course names, and the one that stands for any.
+OTHERS = {"ml-workgroup/covid-19-image-repository", "owner/name"}
+# Where an address means the course itself, whatever its host.
+OWN = re.compile(
+    r"""git\+(?P<git>\w+://[^\s"'`<>)\\]+)|git\ clone\ (?P<clone>\w+://[^\s"'`<>)]+)"""
+    r"""|^repository-code:\ "?(?P<citation>[^\s"]+)|(?P<badge>https://[^\s()]+)/actions/workflows""",
+    re.MULTILINE,
+)
+SLUG = re.compile(
+    r"(?:github\.com[/:]|github\.io/|colab\.research\.google\.com/github/"
+    r"|mybinder\.org/v2/gh/|raw\.githubusercontent\.com/)([\w-][\w.-]*/[\w-][\w.-]*)"
+)
+
+
+def differing(text: str, address: str) -> list[str]:
+    """Every address of a repository in a text that is neither the course's nor a known other."""
+    known = {slug(address)} | OTHERS
+    found = [match[1].removesuffix(".git").rstrip(".") for match in SLUG.finditer(text)]
+    wrong = [name for name in found if name not in known]
+    own = [next(filter(None, match.groups())) for match in OWN.finditer(text)]
+    return wrong + [url for url in own if url.rstrip(".") != address]
+
+
+@pytest.fixture(scope="module")
+def texts(root: Path) -> dict[str, str]:
+    """Each tracked text file, but vendored scripts, tests, and the two that know the unset one."""
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True).split("\0")
+    apart = ("book/_static/", "tests/", ".ci/first_cell.py", "book/_ext/address.py")
+    paths = [root / name for name in listed if name and not name.startswith(apart)]
+    contents = {p: p.read_bytes() for p in paths if p.is_file()}
+    return {
+        path.relative_to(root).as_posix(): data.decode("utf-8")
+        for path, data in contents.items()
+        if b"\0" not in data[:4096]
+    }
+
+
+def test_no_file_names_another_address(root: Path, texts: dict[str, str]) -> None:
     address = current_address(root)
     check(address)
-    folders = [root / "srgan_lib", root / "tests", root / "book" / "_ext"]
-    for path in (path for folder in folders for path in folder.rglob("*.py")):
-        if path.name != Path(__file__).name:
-            assert address not in path.read_text(encoding="utf-8"), path
+    assert {".github/workflows/tests.yml", "README.md", "book/setup.md"} <= set(texts)
+    found = {name: differing(text, address) for name, text in texts.items()}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_a_new_address_leaves_the_old_one_nowhere(tmp_path: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    old, new = current_address(tmp_path), "https://github.com/fork-of/the-course"
+    changed = set_repository(new, tmp_path)
+    assert {"README.md", "CITATION.cff", "_config.yml", "book/setup.md"} <= set(changed)
+    written = {name: (tmp_path / name).read_text(encoding="utf-8") for name in texts}
+    found = {name: differing(text, new) for name, text in written.items()}
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert [name for name, text in written.items() if slug(old) in text] == []
+
+
+def test_readme_has_the_badges_of_its_address(root: Path) -> None:
+    found = BADGES.search((root / "README.md").read_text(encoding="utf-8"))
+    assert found
+    assert found[0] == found[1] + badges(current_address(root)) + found[2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see https://github.com/someone/else for it",
+        "git@github.com:someone/else.git",
+        "(https://colab.research.google.com/github/someone/else/blob/main/a.ipynb)",
+        "https://mybinder.org/v2/gh/someone/else/HEAD",
+        '%pip install "srgan-lib @ git+https://example.org/someone/else"',
+        "git clone https://example.org/owner/name course",
+        'a\nrepository-code: "https://example.org/owner/name"',
+        "[![T](https://example.org/o/n/actions/workflows/tests.yml/badge.svg)]",
+    ],
+)
+def test_rule_for_addresses(text: str) -> None:
+    address = "https://github.com/own/course"
+    assert differing(text, address)
+    good = (
+        f'git clone {address} c; git+{address}" {COLAB}own/course/blob {address}/actions/workflows'
+    )
+    assert differing(good, address) == []

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from first_cell import first_cell
 from PIL import Image
 from set_repository import current_address
 
@@ -34,13 +35,7 @@ EXPECTED = [
     "08_the_family_tree",
     "08b_attention",
 ]
-FIRST_CELL = f"""\
-# On Colab this installs the course's package; elsewhere it does nothing.
-import sys
-
-if "google.colab" in sys.modules:
-    %pip install --quiet "srgan-lib @ git+{current_address()}"
-"""
+FIRST_CELL = first_cell(current_address())
 # In the whole course; each with its reason.
 MAX_UNCOMPARED_CELLS = 2
 UNCOMPARED = re.compile(

@@ -9,8 +9,12 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from first_cell import UNSET
 from PIL import Image
+from set_repository import COLAB, current_address, slug
 from webpages import PAGES, SITE, parse
+
+IS_SET = current_address() != UNSET
 
 pytestmark = pytest.mark.usefixtures("site")
 
@@ -79,11 +83,29 @@ def test_rule_for_alternative_text(alt: str, expected: bool) -> None:
 
 
 def test_notebooks_offer_colab_and_download() -> None:
+    """Colab's button leads to the notebook or, without an address, to the page on setting one."""
+    colab = f"{COLAB}{slug(current_address())}/blob/main/"
     for page in PAGES:
         if page.startswith("notebooks/"):
             references = parse(SITE / f"{page}.html").references
-            assert any("colab.research.google.com/github/" in url for url in references), page
+            expected = f"{colab}{page}.ipynb" if IS_SET else "../book/setup.html#on-colab"
+            assert expected in references, page
             assert any(url.endswith(f"{Path(page).name}.ipynb") for url in references), page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_link_leads_to_an_address_that_is_not_set(page: str) -> None:
+    assert [url for url in parse(SITE / f"{page}.html").references if slug(UNSET) in url] == []
+
+
+@pytest.mark.skipif(IS_SET, reason="the address is set")
+def test_readers_are_told_that_the_address_is_not_set() -> None:
+    for page, words in {
+        "index": "Run it on Colab</span> (address not set)",
+        "notebooks/01_data_preparation": "Colab: address not set",
+        "book/setup": "know its own address",
+    }.items():
+        assert words in (SITE / f"{page}.html").read_text(encoding="utf-8"), page
 
 
 def test_no_figure_lets_the_page_shine_through() -> None:
