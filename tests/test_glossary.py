@@ -4,17 +4,13 @@ import functools
 import importlib
 import inspect
 import json
-import os
 import re
-import shutil
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
@@ -116,33 +112,10 @@ def test_symbol_and_code_are_in_the_chapter(row: list[str]) -> None:
 # The site
 
 
-@pytest.fixture(scope="module")
-def chapter() -> Iterator[str]:
-    """The address of a chapter, served from the built site."""
-    if not (SITE / "index.html").is_file():
-        if os.environ.get("SRGAN_REQUIRE_SITE"):
-            pytest.fail("The site is not built.")
-        pytest.skip("the site is not built: make book")
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=SITE))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/notebooks/03_generator.html"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
-    if found is None:
-        pytest.skip("Chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+@pytest.fixture
+def chapter(address: str) -> str:
+    """The address of a chapter."""
+    return f"{address}/notebooks/03_generator.html"
 
 
 @pytest.fixture

@@ -10,17 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from test_site import (  # noqa: F401 (fixtures)
-    NARROW,
-    PAGES,
-    ROOT,
-    WIDE,
-    WIDTH,
-    address,
-    browser,
-    listen,
-    site,
-)
+from webpages import NARROW, PAGES, ROOT, WIDE, WIDTH, listen
 
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 CHAPTER = "notebooks/01_data_preparation"
@@ -29,7 +19,7 @@ SHOWN = "node => getComputedStyle(node).display !== 'none'"
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:  # noqa: F811
+def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(viewport=WIDE, color_scheme="light")
     yield page
     page.close()
@@ -87,7 +77,7 @@ def test_numbers_agree_with_the_executed_cells(name: str, pattern: str) -> None:
 
 def test_every_prediction_has_an_answer_and_something_to_unfold(
     page: Page,
-    address: str,  # noqa: F811
+    address: str,
 ) -> None:
     for name in CHAPTERS:
         page.goto(f"{address}/{name}.html", wait_until="domcontentloaded")
@@ -128,7 +118,7 @@ def test_every_prediction_has_an_answer_and_something_to_unfold(
         assert page.locator(".predict-result:empty").count() == 0
 
 
-def test_without_javascript_everything_is_visible(browser: Browser, address: str) -> None:  # noqa: F811
+def test_without_javascript_everything_is_visible(browser: Browser, address: str) -> None:
     page = browser.new_page(java_script_enabled=False)
     page.goto(f"{address}/{CHAPTER}.html")
     assert page.locator(".predict").count() == len(predictions(CHAPTER))
@@ -139,7 +129,7 @@ def test_without_javascript_everything_is_visible(browser: Browser, address: str
     page.close()
 
 
-def test_a_choice_by_keyboard(page: Page, address: str) -> None:  # noqa: F811
+def test_a_choice_by_keyboard(page: Page, address: str) -> None:
     complaints = listen(page, address)
     page.goto(f"{address}/{CHAPTER}.html")
     predict = page.locator(".predict").nth(1)
@@ -173,7 +163,7 @@ def test_a_choice_by_keyboard(page: Page, address: str) -> None:  # noqa: F811
         ("40", "Your guess: 40 LR pixels. It is less: 11 LR pixels."),
     ],
 )
-def test_a_number_by_touch(browser: Browser, address: str, guess: str, said: str) -> None:  # noqa: F811
+def test_a_number_by_touch(browser: Browser, address: str, guess: str, said: str) -> None:
     context = browser.new_context(viewport=NARROW, has_touch=True, is_mobile=True)
     page = context.new_page()
     page.goto(f"{address}/{CHAPTER}.html")
@@ -188,7 +178,7 @@ def test_a_number_by_touch(browser: Browser, address: str, guess: str, said: str
     context.close()
 
 
-def test_a_link_into_an_output_unfolds_it(page: Page, address: str) -> None:  # noqa: F811
+def test_a_link_into_an_output_unfolds_it(page: Page, address: str) -> None:
     page.goto(f"{address}/{CHAPTER}.html")
     figure = page.locator(".predict-folded figure[id]").first
     name = figure.get_attribute("id")
@@ -197,7 +187,7 @@ def test_a_link_into_an_output_unfolds_it(page: Page, address: str) -> None:  # 
     assert page.locator(f"#{name}").is_visible()
 
 
-def test_print_shows_everything(page: Page, address: str) -> None:  # noqa: F811
+def test_print_shows_everything(page: Page, address: str) -> None:
     page.goto(f"{address}/{CHAPTER}.html")
     page.emulate_media(media="print")
     folded = page.locator(".predict-folded")
@@ -217,7 +207,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_contrast(browser: Browser, address: str, scheme: str) -> None:  # noqa: F811
+def test_contrast(browser: Browser, address: str, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme)
     page.goto(f"{address}/{CHAPTER}.html")
     predict = page.locator(".predict").first

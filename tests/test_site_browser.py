@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
-from webpages import NARROW, PAGES, ROOT, SITE, WIDE, listen, parse
+from webpages import NARROW, PAGES, ROOT, SITE, WIDE, WIDTH, listen, parse
 
 AXE = ROOT / "tests" / "axe" / "axe.min.js"
 # The dark page is the light one in other colours: rules that don't look at them hold for both.
@@ -47,7 +47,6 @@ TRANSFER = """() => [...performance.getEntriesByType("navigation"),
     .reduce((total, size) => total + size, 0)"""
 
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
-WIDTH = "document.documentElement.scrollWidth"
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """The page "Try it on your image": the networks in the reader's browser against the library's."""
 
-# ruff: noqa: F811 (fixtures that come from another module)
-
 import gzip
 import hashlib
 import io
@@ -17,8 +15,8 @@ from imagecodecs import png_encode
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from pydicom.data import get_testdata_file
-from test_site import NARROW, SITE, WIDE, WIDTH, address, browser, listen, page, site  # noqa: F401
 from typer.testing import CliRunner
+from webpages import NARROW, SITE, WIDE, WIDTH, listen
 
 from srgan_lib.architectures import Interpolation
 from srgan_lib.cli import app

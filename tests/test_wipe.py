@@ -1,7 +1,6 @@
 """The wipe between images and the slider through the epochs, driven as a reader drives them."""
 
 # Fixtures are imported, and named again as arguments.
-# ruff: noqa: F811
 
 import io
 import json
@@ -14,7 +13,7 @@ import epochs
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
-from test_site import NARROW, WIDE, address, browser, listen, page, site  # noqa: F401
+from webpages import NARROW, WIDE, listen
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / "results" / "srgan"

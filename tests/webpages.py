@@ -24,6 +24,7 @@ CHROMIUM_ARGS = [
 ]
 NARROW = {"width": 360, "height": 740}
 WIDE = {"width": 1280, "height": 900}
+WIDTH = "document.documentElement.scrollWidth"
 
 
 class PageParser(HTMLParser):
