@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save("bits.png", noise(15, 12), "1")
     save("palette.png", noise(16, 12, 3), "P")
     # Of 16 bits, one of which shows what a tile's surroundings of 12 pixels would leave out.
-    tiled = noise(31, 110, levels=65536, dtype=np.uint16)
+    tiled = noise(21, 93, levels=65536, dtype=np.uint16)
     (folder / "many_tiles.png").write_bytes(png_encode(tiled))
     (folder / "deep.png").write_bytes(png_encode(noise(14, 19, levels=65536, dtype=np.uint16)))
     (folder / "deep_colour.png").write_bytes(
@@ -235,9 +235,9 @@ def test_progress_goes_tile_by_tile(opened: tuple[Page, list[str]], folder: Path
     expect(part(page, "bar")).to_be_visible()
     finished(page)
     said = page.evaluate("window.said")
-    # 31 x 110 in tiles of 20 without surroundings: 2 x 6.
+    # 21 x 93 in tiles of 20 without surroundings: 2 x 5.
     assert [text for text in said if "tiles" in text] == [
-        f"{done} of 12 tiles computed." for done in range(13)
+        f"{done} of 10 tiles computed." for done in range(11)
     ]
     assert said[-1] == "Done."
     expect(part(page, "bar")).to_be_hidden()
