@@ -30,12 +30,12 @@
   .sides label { display: flex; flex-wrap: wrap; align-items: center; gap: 0 0.4rem; min-width: 0; }
   .sides label:last-child { justify-content: flex-end; }
   select, button {
-    min-height: 2.25rem; min-width: 2.25rem; max-width: 100%; padding: 0.2rem 0.6rem;
+    min-height: 2.5rem; min-width: 2.5rem; max-width: 100%; padding: 0.2rem 0.6rem;
     font: inherit; color: inherit; background: transparent;
     border: 1px solid currentColor; border-radius: 0.4rem; cursor: pointer;
   }
   option { color: CanvasText; background: Canvas; }
-  input { flex: 1 1 6rem; min-width: 4rem; max-width: 14rem; height: 2.25rem; accent-color: #0f7391; }
+  input { flex: 1 1 6rem; min-width: 4rem; max-width: 14rem; height: 2.5rem; accent-color: #0f7391; }
   output { min-width: 2.6em; font-variant-numeric: tabular-nums; }
   .hint { margin: 0; font-size: 0.85em; }
   :focus-visible { outline: 3px solid #0f7391; outline-offset: 2px; box-shadow: 0 0 0 2px #fff; }

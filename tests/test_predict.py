@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from webpages import NARROW, PAGES, ROOT, WIDE, WIDTH, listen
+from webpages import NARROW, PAGES, ROOT, WIDE, WIDTH, commit_guesses, listen
 
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 CHAPTER = "notebooks/01_data_preparation"
@@ -107,13 +107,7 @@ def test_every_prediction_has_an_answer_and_something_to_unfold(
         )
         assert empty == 0
         # All unfold, and nothing stays folded.
-        page.locator(".predict").evaluate_all(
-            """nodes => nodes.forEach(node => {
-                const input = node.querySelector('input');
-                if (input) input.value = 1;
-                node.querySelector('button').click();
-            })"""
-        )
+        commit_guesses(page)
         assert page.locator(".predict-folded, .predict-note").count() == 0
         assert page.locator(".predict-result:empty").count() == 0
 

@@ -140,7 +140,7 @@ def test_wipe_stands_wherever_images_are_compared(site: Path) -> None:
 
 def test_keyboard_moves_the_divider(front: Page) -> None:
     assert divided(front) == 50
-    for _ in range(30):  # as a reader gets there
+    for _ in range(80):  # as a reader gets there
         front.keyboard.press("Tab")
         if front.evaluate("document.activeElement.shadowRoot?.activeElement?.role") == "slider":
             break

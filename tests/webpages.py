@@ -86,3 +86,14 @@ def listen(page: Page, address: str) -> list[str]:
         ),
     )
     return complaints
+
+
+def commit_guesses(page: Page) -> None:
+    """Make a guess everywhere, so that nothing on a chapter's page stays folded."""
+    page.locator(".predict").evaluate_all(
+        """nodes => nodes.forEach(node => {
+            const input = node.querySelector('input');
+            if (input) input.value = 1;
+            node.querySelector('button').click();
+        })"""
+    )

@@ -115,6 +115,7 @@ function pictures(images) {
     return figure;
   });
   const wipe = document.createElement("image-wipe"); // unknown, it is an element like any other
+  wipe.setAttribute("right", images[1].label); // the result, not the sample's original
   wipe.append(...figures);
   return wipe;
 }
