@@ -61,6 +61,8 @@ def unfold(article: Tag) -> None:
     """Show everything that a page folds away, and drop what only works on a screen."""
     for tag in article.select(NOT_PRINTED):
         tag.decompose()
+    for tag in article.find_all("noscript"):
+        tag.unwrap()
     for details in article.find_all("details"):
         details["open"] = ""
     for tag in article.find_all(hidden=True):
