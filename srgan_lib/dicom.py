@@ -187,10 +187,16 @@ def _describe_geometry(derived: Dataset, source: Dataset, scale: int) -> None:
         derived.PixelAspectRatio = [str(round(side)) for side in aspect]
     if _code(source, "LossyImageCompression") == "01":  # once lost, lost for good
         derived.LossyImageCompression = "01"
-        for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            value = _text(source, name)
-            if value:
-                setattr(derived, name, value)
+        ratio, method = (
+            _text(source, f"LossyImageCompression{what}") for what in ("Ratio", "Method")
+        )
+        if ratio and all(
+            re.fullmatch(r"\d{1,8}(\.\d{1,7})?", part)
+            for part in (ratio if isinstance(ratio, list) else [ratio])
+        ):
+            derived.LossyImageCompressionRatio = ratio
+        if _code(source, "LossyImageCompressionMethod"):
+            derived.LossyImageCompressionMethod = method
 
 
 def _set_pixels(derived: Dataset, image: Pixels) -> None:
