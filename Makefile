@@ -41,7 +41,13 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book serve test lint notebooks lock set-repository clean distclean
+fuzz: $(PACKAGES) ## give the readers more than 100,000 broken inputs, and count (half an hour)
+	$(PY) tests/fuzz.py
+
+faults: $(PACKAGES) ## kill training 50 times, fill disks, cut checkpoints, and count (minutes)
+	$(PY) tests/faults.py
+
+.PHONY: check-python help setup book serve test lint notebooks fuzz faults lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

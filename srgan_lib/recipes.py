@@ -317,7 +317,7 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"Could not read the recipe {path}: {reason}.") from error
     except Exception as error:  # numbers and dates that are none raise errors of their own
-        raise ConfigurationError(f"The recipe {path} is not YAML: {error}") from error
+        raise ConfigurationError(f"The recipe {path} is not YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"The recipe {path} holds no keys with values.")
     return check_recipe(content, f"The recipe {path}")

@@ -344,7 +344,7 @@ def weights_seeds() -> list[bytes]:
         SRResNet(blocks=1, width=2, end_kernel=3),
         ESPCN(widths=(2, 2)),
         Discriminator(width=1, grid=1),
-        SwinIR(width=4, depths=(1,), heads=(2,), window=2),
+        SwinIR(width=4, depths=(1,), heads=2, window=2),
     ]
     seeds = []
     for network in networks:
