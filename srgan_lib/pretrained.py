@@ -11,7 +11,7 @@ from torch import nn
 
 from srgan_lib.architectures import GENERATORS, Discriminator, NeighbourEmbedding
 from srgan_lib.checkpoints import read_weights
-from srgan_lib.errors import WeightsError, unknown_name
+from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
 TRAINED = ("srcnn", "espcn", "drcn", "srresnet", "srgan", "rrdbnet", "esrgan", "swinir", "ipt")
 """The networks of chapter 8, in the order of their papers; ``recipes/`` holds their recipes."""
@@ -65,8 +65,13 @@ def load_network(name: str | os.PathLike) -> nn.Module:
         arguments = json.loads(header["arguments"])
         with torch.device("meta"):  # without memory, of which a made-up header may want too much
             form = kind(**arguments)
-    except Exception as error:  # torch raises errors of many kinds on impossible sizes
+    except ConfigurationError as error:
         raise WeightsError(f"{path} asks for an impossible network: {error}") from error
+    except Exception as error:  # torch raises errors of many kinds on impossible sizes
+        raise WeightsError(
+            f"{path} asks for an impossible network: no {kind.__name__} can be made with the "
+            f"arguments in the file's header ({type(error).__name__})."
+        ) from error
     state = read_weights(form, path)
     network = kind(**arguments)
     network.load_state_dict(state)

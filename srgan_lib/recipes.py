@@ -114,8 +114,11 @@ class GeneratorPart(_Part):
 
     @model_validator(mode="after")
     def _possible(self) -> "GeneratorPart":
-        with torch.device("meta"):  # without memory
-            GENERATORS[self.network](**self.arguments)
+        try:
+            with torch.device("meta"):  # without memory
+                GENERATORS[self.network](**self.arguments)
+        except (RuntimeError, TypeError, OverflowError) as error:  # of torch, on huge sizes
+            raise ValueError(f"no {self.network} has arguments of this size") from error
         return self
 
 

@@ -21,6 +21,9 @@ MOST = 1024
 
 Arguments also come from files, which must not make a network that never ends."""
 
+MOST_LAYERS = 128
+"""No number of blocks, layers or recursions may be larger."""
+
 
 def check_positive(most: int = MOST, **values: int | Iterable[int]) -> None:
     """Raise a ConfigurationError that names the first value below 1 or above a limit.
