@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import struct
-import subprocess
-import sys
 import time
 import zipfile
 import zlib
@@ -19,8 +17,10 @@ import pytest
 import torch
 from fuzz_targets import MANIFEST_FILES, TARGETS, dicom_seeds, image_seeds, judge, weights_seeds
 from hypothesis import HealthCheck, Phase, given, settings
+from typer.testing import CliRunner
 
 from srgan_lib import crops, datasets, images
+from srgan_lib.cli import app
 from srgan_lib.datasets import extract, open_dataset
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError, WeightsError
 from srgan_lib.images import _coded_size, read_dicom_header, read_pixels
@@ -219,17 +219,15 @@ def test_limit_that_is_no_number_is_named(tmp_path, monkeypatch, text):
         read_pixels(tmp_path / "a.png")
 
 
-def test_limit_reaches_the_command_line_and_can_be_raised_there(tmp_path):
+def test_limit_reaches_the_command_line_and_can_be_raised_there(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(image_seeds()[1])
-    code = "from srgan_lib.cli import main; main()"
-    command = [sys.executable, "-c", code, "upscale", "a.png", "--model", "nearest"]
+    monkeypatch.chdir(tmp_path)
     for limit, status in (("107", 1), ("108", 0)):
-        environment = os.environ | {"SRGAN_MAX_PIXELS": limit}
-        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert ran.returncode == status, ran.stderr
-        assert ("set the environment variable SRGAN_MAX_PIXELS to 108" in ran.stderr) == bool(
-            status
-        )
+        monkeypatch.setenv("SRGAN_MAX_PIXELS", limit)
+        result = CliRunner().invoke(app, ["upscale", "a.png", "--model", "nearest"])
+        assert result.exit_code == status, result.output
+        advice = "set the environment variable SRGAN_MAX_PIXELS to 108"
+        assert (advice in result.output) == bool(status)
 
 
 # Devices, pipes, names
