@@ -31,6 +31,7 @@ from srgan_lib.files import DATA_DIR_VARIABLE, in_data_dir, limit_from, locked
 from srgan_lib.images import (
     IMAGE_SUFFIXES,
     Pixels,
+    decoders_silenced,
     images_below,
     is_dicom,
     read_dicom_header,
@@ -443,7 +444,9 @@ def _patient_id(path: Path) -> str:
     if not is_dicom(path):
         return ""
     try:
-        return str(read_dicom_header(path, ["PatientID"]).get("PatientID") or "").strip()
+        header = read_dicom_header(path, ["PatientID"])
+        with decoders_silenced():
+            return str(header.get("PatientID") or "").strip()
     except Exception:  # a damaged file is named when it is read
         return ""
 

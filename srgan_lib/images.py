@@ -17,10 +17,13 @@ before anything is decoded, see :func:`max_pixels`; and what an error says never
 file's values.
 """
 
+import contextlib
 import io
+import logging
 import os
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -117,8 +120,7 @@ def read_pixels(path: str | os.PathLike) -> Pixels:
         raise ImageError(f"Could not read {path}: the file is empty.")
     dicom = data[128:132] == b"DICM"  # first, since its preamble may look like a TIFF's
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of decoders, on files that break rules
+        with decoders_silenced():
             if dicom:
                 array = _decode_dicom(data)
             elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -155,8 +157,7 @@ def read_dicom_header(path: str | os.PathLike, names: list[str] | None = None) -
             :func:`max_pixels`. The message quotes none of its values.
     """
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with open(path, "rb") as file, decoders_silenced():
             _check_inflated(file)
             file.seek(0)
             return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=names)
@@ -169,6 +170,22 @@ def read_dicom_header(path: str | os.PathLike, names: list[str] | None = None) -
             f"Could not read {path}: its DICOM attributes are damaged or cut short "
             f"({type(error).__name__})."
         ) from None
+
+
+@contextlib.contextmanager
+def decoders_silenced() -> Iterator[None]:
+    """Keep pydicom and the decoders from warning and logging: they quote the patient's data."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "tifffile", "PIL")]
+    before = [logger.disabled for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.disabled = True
+            yield
+        finally:
+            for logger, disabled in zip(loggers, before, strict=True):
+                logger.disabled = disabled
 
 
 def max_pixels() -> int:
