@@ -33,6 +33,9 @@ class _Group(TyperGroup):
     """The commands; an error on bad input becomes one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        if hasattr(sys.stdout, "reconfigure"):
+            # A file's name need not be text that the terminal can show.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except SRGANError as error:
@@ -83,8 +86,6 @@ DeviceOption = Annotated[
 
 def main() -> None:
     """Run the command; exit with 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
-    # A file's name need not be text that the terminal can show.
-    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="srgan")
     except KeyboardInterrupt:

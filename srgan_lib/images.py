@@ -193,7 +193,7 @@ def max_pixels() -> int:
 
     Larger images are refused before they are decoded, and files of more than eight bytes for each
     of these pixels before they are read: a small file can stand for a very large image. While it
-    is decoded, an image takes up to 60 bytes of memory for each of its pixels.
+    is decoded, an image takes up to 120 bytes of memory for each of its pixels.
 
     Raises:
         ConfigurationError: ``SRGAN_MAX_PIXELS`` is no positive whole number.

@@ -508,10 +508,17 @@ def _arguments() -> st.SearchStrategy[bytes]:
     )
 
 
-@cache
 def _command_folder() -> Path:
-    """Return a folder with what the commands name."""
+    """Return a folder with what the commands name, and nothing that a command left there."""
     folder = _FOLDER / "cli"
+    datasets.shutil.rmtree(folder, ignore_errors=True)
+    datasets.shutil.copytree(_command_files(), folder)
+    return folder
+
+
+@cache
+def _command_files() -> Path:
+    folder = _FOLDER / "files"
     (folder / "folder").mkdir(parents=True)
     for name in ("a.png", "folder/c.png", "folder/d.tif"):
         images.write_image(folder / name, torch.rand(1, 6, 7))

@@ -96,9 +96,7 @@ def tell_interrupted(counted: Mapping[str, Any]) -> str:
             f"being saved) | {found['kills']} | {found['kills']} |"
         )
     rows = {
-        "disk full, simulated at a write ever later after the start": counted[
-            "simulated_full_disks"
-        ],
+        "disk full, simulated at ever later writes": counted["simulated_full_disks"],
         "disk full, a real small file system, then enlarged": counted["real_full_disks"],
         "newest checkpoint cut at each 4 KiB boundary, then resumed": counted["cut_and_resumed"],
     }
