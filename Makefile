@@ -41,12 +41,6 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-fuzz: $(PACKAGES) ## give the readers more than 100,000 broken inputs, and count (half an hour)
-	$(PY) tests/fuzz.py
-
-faults: $(PACKAGES) ## kill training 50 times, fill disks, cut checkpoints, and count (minutes)
-	$(PY) tests/faults.py
-
 .PHONY: check-python help setup book serve test lint notebooks fuzz faults lock set-repository clean distclean
 
 help: ## list the targets
@@ -80,6 +74,12 @@ lint: $(PACKAGES) ## correct what ruff can correct and name the rest
 
 notebooks: $(PACKAGES) ## run the notebooks and store their outputs (NOTEBOOKS="notebooks/03*.ipynb")
 	$(PY) .ci/run_notebooks.py $(NOTEBOOKS)
+
+fuzz: $(PACKAGES) ## give the readers more than 100,000 broken inputs, and count (half an hour)
+	$(PY) tests/fuzz.py
+
+faults: $(PACKAGES) ## kill training 50 times, fill disks, cut checkpoints, and count (minutes)
+	$(PY) tests/faults.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml
