@@ -38,7 +38,14 @@ import torch
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
 from torch import Tensor
 
 from srgan_lib.errors import ImageError
@@ -555,7 +562,10 @@ def _decode_dicom(data: bytes) -> np.ndarray:
         raise ImageError(f"it has {dataset.NumberOfFrames} frames; save the one you want alone.")
     _check_size(dataset.Rows, dataset.Columns)
     _check_dicom(dataset)
-    array = pixel_array(dataset)
+    array = _dicom_array(dataset)
+    shape = (dataset.Rows, dataset.Columns, 3)[: 3 if dataset.SamplesPerPixel == 3 else 2]
+    if array.shape != shape:
+        raise ImageError(f"its pixels have the shape {array.shape}, not {shape}.")
     if dataset.SamplesPerPixel == 3:
         bits = dataset.BitsStored
         return _grey_if_equal(np.rint(array * (65535.0 / (2**bits - 1))).astype(np.uint16))
@@ -570,6 +580,27 @@ def _decode_dicom(data: bytes) -> np.ndarray:
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shown = 1 - shown
     return np.rint(shown * 65535).astype(np.uint16)
+
+
+def _dicom_array(dataset: pydicom.Dataset) -> np.ndarray:
+    """Return the pixels as they are stored, but for colours, which become RGB.
+
+    GDCM, which pydicom would choose for JPEG, ends the whole process on some damaged files.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in (JPEGBaseline8Bit, *JPEG2000TransferSyntaxes):
+        return pixel_array(dataset, decoding_plugin="pillow")
+    if syntax.is_encapsulated and syntax != RLELossless:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        ls = syntax in JPEGLSTransferSyntaxes
+        array = imagecodecs.jpegls_decode(frame) if ls else imagecodecs.jpeg8_decode(frame)
+        if array.dtype not in (np.uint8, np.uint16):
+            raise ImageError(f"its compressed pixels are of the type {array.dtype}.")
+        dataset.PixelData = array.tobytes()  # and go on as if it had never been compressed
+        dataset["PixelData"].VR = "OW"
+        dataset.BitsAllocated, dataset.PlanarConfiguration = 8 * array.itemsize, 0
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return pixel_array(dataset)
 
 
 def _check_dicom(dataset: pydicom.Dataset) -> None:

@@ -20,7 +20,8 @@ from fuzz_targets import MANIFEST_FILES, TARGETS, dicom_seeds, image_seeds, judg
 from hypothesis import HealthCheck, Phase, given, settings
 from typer.testing import CliRunner
 
-from srgan_lib import crops, datasets, images
+from srgan_lib import crops, datasets, images, pretrained
+from srgan_lib.architectures import SRResNet
 from srgan_lib.cli import app
 from srgan_lib.datasets import extract, open_dataset
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError, WeightsError
@@ -295,6 +296,20 @@ def test_weights_that_ask_for_a_huge_network_are_refused_at_once(tmp_path, netwo
     with pytest.raises(WeightsError):
         load_network(tmp_path / "w.safetensors")
     assert time.monotonic() - began < 30
+
+
+def test_network_of_refused_weights_never_takes_memory(tmp_path, monkeypatch):
+    (tmp_path / "w.safetensors").write_bytes(header("SRResNet", blocks=1, width=8))
+    devices = []
+
+    def build(**arguments):
+        devices.append(torch.empty(0).device.type)
+        return SRResNet(**arguments)
+
+    monkeypatch.setitem(pretrained._NETWORKS, "SRResNet", build)
+    with pytest.raises(WeightsError, match="is missing in it"):
+        load_network(tmp_path / "w.safetensors")
+    assert devices == ["meta"]
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
