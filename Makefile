@@ -41,7 +41,7 @@ define build_site
 $(PY) .ci/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book pdf serve test colab newest lint notebooks solutions measure claims lock set-repository clean distclean
+.PHONY: check-python help setup book pdf serve test colab newest lint notebooks solutions measure claims fuzz faults lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,12 @@ measure: $(PACKAGES) ## measure the notebooks' times and memory, and write the p
 
 claims: $(PACKAGES) ## write the page of claims and their sources anew from book/claims.yml
 	$(PY) .ci/claims.py
+
+fuzz: $(PACKAGES) ## give the readers more than 100,000 broken inputs, and count (half an hour)
+	$(PY) tests/fuzz.py
+
+faults: $(PACKAGES) ## kill training 50 times, fill disks, cut checkpoints, and count (minutes)
+	$(PY) tests/faults.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml

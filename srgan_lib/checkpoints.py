@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -62,13 +62,26 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
         WeightsError: a missing or damaged file, or weights of another architecture; the message
             names the first thing that differs.
     """
+    network.load_state_dict(read_weights(network, path))
+
+
+def read_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Tensor]:
+    """Return the weights in a file, once it is sure that they belong to a network.
+
+    Args:
+        network: the network; its own weights may be on the device "meta", without memory.
+        path: the file.
+
+    Raises:
+        WeightsError: see :func:`load_weights`.
+    """
     path = Path(path)
     try:
         data = path.read_bytes()
-        state = load(data)
+        state, arguments = load(data), _arguments(data)
     except OSError as error:
         raise WeightsError(f"Could not read weights from {path}: {error.strerror}.") from error
-    except (SafetensorError, ValueError) as error:
+    except Exception as error:  # safetensors and torch raise errors of many kinds
         raise WeightsError(
             f"{path} is not a whole safetensors file ({error}). Other formats are not read, "
             "since they may run code."
@@ -84,16 +97,20 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
                 f"{tuple(state[name].shape)} in it, not {tuple(value.shape)}. "
                 "Build the network with the arguments that it was trained with."
             )
+        if state[name].is_floating_point() != value.is_floating_point():
+            raise WeightsError(f"{path} is not for this {kind}: {name} is {state[name].dtype}.")
+        if not torch.isfinite(state[name].float()).all():
+            raise WeightsError(f"{path} is of no use: {name} holds values that are not finite.")
     unknown = next((name for name in state if name not in wanted), None)
     if unknown is not None:
         raise WeightsError(f"{path} is not for this {kind}: it holds {unknown}, too.")
-    for name, value in _arguments(data).items():  # some change no shape, a bicubic skip for one
+    for name, value in arguments.items():  # some change no shape, a bicubic skip for one
         here = getattr(network, "arguments", {}).get(name, value)
         if here != value:
             raise WeightsError(
                 f"{path} is not for this {kind}: it was made with {name}={value!r}, not {here!r}."
             )
-    network.load_state_dict(state)
+    return state
 
 
 def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -114,7 +131,10 @@ def _in_order(data: bytes) -> bytes:
 def _arguments(data: bytes) -> dict[str, Any]:
     """Return what the network of a whole safetensors file was made with, as far as it says."""
     header, _ = _header(data)
-    return json.loads(header.get("__metadata__", {}).get("arguments", "{}"))
+    arguments = json.loads(header.get("__metadata__", {}).get("arguments", "{}"))
+    if not isinstance(arguments, dict):
+        raise ValueError("the network's arguments are no dictionary")
+    return arguments
 
 
 def save_state(state: dict[str, Any], path: str | os.PathLike) -> None:
@@ -154,8 +174,11 @@ def load_state(path: str | os.PathLike) -> dict[str, Any]:
         text = metadata["state"]
         if metadata["sha256"] != _digest(text, tensors):
             raise ValueError("its content and its SHA-256 disagree")
-        return _decode(json.loads(text), tensors)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        state = _decode(json.loads(text), tensors)
+        if not isinstance(state, dict):
+            raise ValueError("it holds no dictionary")
+        return state
+    except Exception as error:  # safetensors, torch and what a made-up header leads to
         raise WeightsError(f"{path} is no whole training state: {error}.") from error
 
 

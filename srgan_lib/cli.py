@@ -3,6 +3,7 @@
 Modules that need PyTorch are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import os
 import re
 import sys
 from enum import StrEnum
@@ -32,10 +33,19 @@ class _Group(TyperGroup):
     """The commands; an error on bad input becomes one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
+        if hasattr(sys.stdout, "reconfigure"):
+            # A file's name need not be text that the terminal can show.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except SRGANError as error:
             _complain(error)
+            raise typer.Exit(1) from error
+        except MemoryError as error:
+            _complain("Not enough memory.")
+            raise typer.Exit(1) from error
+        except OSError as error:  # a file or folder that can't be looked at
+            _complain(f"{error.filename or 'Input or output'}: {error.strerror or error}.")
             raise typer.Exit(1) from error
         except KeyboardInterrupt as interrupt:
             print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
@@ -237,7 +247,7 @@ def upscale(
     from tqdm import tqdm
 
     network = _load(model).to(_device(device))
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise SRGANError(f"{out} is a file; --out must name a folder.")
     if model not in _interpolations():
         print(_NOTICE, file=sys.stderr)
@@ -395,7 +405,7 @@ def _find_images(
     found: list[tuple[Path, Path]] = []
     missing: list[SRGANError | MemoryError] = []
     for given in inputs:
-        if not given.is_dir():
+        if not os.path.isdir(given):
             found.append((given, Path(given.name)))
             continue
         inside = given.resolve() in out.resolve().parents
@@ -451,7 +461,7 @@ def _upscale_file(
     import pydicom
 
     from srgan_lib.dicom import notice, write_derived
-    from srgan_lib.images import Pixels, is_dicom, read_pixels, write_pixels
+    from srgan_lib.images import Pixels, is_dicom, read_dicom_header, read_pixels, write_pixels
     from srgan_lib.tiling import upscale_tiled
 
     pixels = read_pixels(path)
@@ -473,7 +483,7 @@ def _upscale_file(
         return
     source = pydicom.Dataset()
     if is_dicom(path):
-        source = pydicom.dcmread(path, stop_before_pixels=True)
+        source = read_dicom_header(path)
     write_derived(
         target, enlarged, source, scale=network.scale, model=name, keep_patient=keep_patient
     )

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,10 @@ MEMORY_SHARE = 0.25
 The rest is for the networks; and where images are kept in the host's memory, they are there twice
 for a moment, while :class:`CropSampler` joins them."""
 
+_CONTAINER_LIMITS = (  # of control groups, version 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 _MOST_WORKERS = 8  # by default: each of them holds a whole image while it cuts
 
 
@@ -403,16 +408,19 @@ def bytes_needed(images: Sequence[Pixels]) -> int:
 def device_memory(device: torch.device | str) -> float:
     """Return the bytes of memory that a device has, used or not.
 
-    For a CUDA GPU that is its own memory, else the machine's, whatever limit a container may set;
+    For a CUDA GPU that is its own memory, else the machine's, or what a container may have of it;
     infinity where the system doesn't say (Windows).
     """
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
+    memory = math.inf
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _CONTAINER_LIMITS:
+        with contextlib.suppress(ValueError, OSError):  # "max", where there is no limit
+            memory = min(memory, int(path.read_text()))
+    return memory
 
 
 class _Cutter:

@@ -16,22 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import kagglehub
 import pooch
-import pydicom
 import pydicom.data
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from srgan_lib.degradation import resize
 from srgan_lib.errors import DatasetError, SRGANError, unknown_name
-from srgan_lib.files import DATA_DIR_VARIABLE, in_data_dir
+from srgan_lib.files import DATA_DIR_VARIABLE, in_data_dir, limit_from, locked
 from srgan_lib.images import (
     IMAGE_SUFFIXES,
     Pixels,
+    decoders_silenced,
     images_below,
     is_dicom,
+    read_dicom_header,
     read_pixels,
     to_channels,
     to_pixels,
@@ -44,12 +47,20 @@ SPLITS = ("train", "validation", "test", "all")
 """The parts of a data set; ``"all"`` is the three others together."""
 
 _HANNOVER_URL = "https://github.com/ml-workgroup/covid-19-image-repository/archive/ad7ab09.zip"
+_HANNOVER_HOSTS = ("github.com", "codeload.github.com")
 _KAGGLE_HANDLE = "tawsifurrahman/covid19-radiography-database"
 _KAGGLE_CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 _SAMPLE_HASHES = {
     "RG1_UNCR.dcm": "946f28f48b9fbf360196a9b835c8fce83b0c654bf85a5107663c8a61df02e498",
     "RG3_UNCR.dcm": "6babfc42dd404213e1758d6dbb93648c248783cc23f593103fff4295c3374dfb",
 }
+
+
+MAX_UNPACKED = 2**30
+"""Bytes that an archive may unpack to, unless the variable below says otherwise."""
+
+MAX_UNPACKED_VARIABLE = "SRGAN_MAX_UNPACKED"
+"""Environment variable: another limit."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,7 @@ def open_dataset(
         parts = _radiography()
         source = f"COVID-19 Radiography Database, Kaggle: {_KAGGLE_HANDLE}"
         licence = "see the data set's page on Kaggle"
-    elif str(name) and Path(name).is_dir():
+    elif str(name) and os.path.isdir(name):
         records = _images_below(Path(name), patient_of)
         patients = {record.patient for record in records}
         parts = split_by_patient(records, len(patients) // 5, len(patients) // 10)
@@ -267,7 +278,7 @@ def _hannover() -> dict[str, list[Record]]:
     if folder is None:
         folder = cache_folder() / "covid19-hannover"
         if not folder.is_dir():
-            _download_hannover(folder, manifest)
+            _install_hannover(folder, manifest)
     for file, digest in manifest.items():
         try:
             data = (folder / file).read_bytes()
@@ -291,13 +302,29 @@ def _read_manifest() -> dict[str, str]:
     return {file: digest for digest, file in (line.split("  ") for line in text.splitlines())}
 
 
+def _install_hannover(folder: Path, manifest: dict[str, str]) -> None:
+    """Download the data set, or wait for the process that does."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        waiting = f"Waiting for another program, which is downloading to {folder}"
+        with locked(folder.parent / ".lock", waiting):
+            for left in folder.parent.glob(".download-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            if not folder.is_dir():
+                _download_hannover(folder, manifest)
+    except OSError as error:
+        raise DatasetError(
+            f"The data set can't be kept in {folder}: {error.strerror or error}. Make room or set "
+            f"{DATA_DIR_VARIABLE} to a folder that holds covid19-hannover."
+        ) from error
+
+
 def _download_hannover(folder: Path, manifest: dict[str, str]) -> None:
     """Download the archive, and move its files in place once each has the right hash."""
     print(
         "Downloading the COVID-19 Image Repository of Hannover Medical School "
         f"(CC BY 3.0) to {folder}"
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as temporary:
         try:
             archive = pooch.retrieve(
@@ -305,7 +332,9 @@ def _download_hannover(folder: Path, manifest: dict[str, str]) -> None:
                 known_hash=None,  # GitHub may pack anew; every file inside is checked instead
                 fname="archive.zip",
                 path=temporary,
-                progressbar=True,
+                downloader=pooch.HTTPDownloader(
+                    progressbar=True, hooks={"response": _check_redirect}
+                ),
             )
         except Exception as error:  # requests, urllib3 and pooch raise errors of many kinds
             raise DatasetError(
@@ -316,11 +345,23 @@ def _download_hannover(folder: Path, manifest: dict[str, str]) -> None:
         os.replace(Path(temporary) / "files", folder)
 
 
+def _check_redirect(response: Any, **_: Any) -> None:
+    """Follow a redirection to the publisher's hosts only, and never from https to http."""
+    if response.is_redirect:
+        before = urlsplit(response.url)
+        after = urlsplit(urljoin(response.url, response.headers["location"]))
+        if after.hostname not in _HANNOVER_HOSTS or (before.scheme, after.scheme) == (
+            "https",
+            "http",
+        ):
+            raise DatasetError(f"it was redirected to {after.scheme}://{after.netloc}")
+
+
 def extract(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
     """Take the files of a manifest, and nothing else, out of a zip archive.
 
     Names in the archive are only compared, never used as paths, so an archive can't write
-    anywhere else. Its single top folder is ignored.
+    anywhere else. Its single top folder is ignored, and links are never followed or made.
 
     Args:
         archive: the zip file.
@@ -328,15 +369,29 @@ def extract(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
         manifest: the SHA-256 of each file by its relative path.
 
     Raises:
-        DatasetError: a damaged archive, a missing file, or one with another hash.
+        DatasetError: a damaged archive, a missing file, or one with another hash; a name that
+            climbs out of the folder; more bytes than :data:`MAX_UNPACKED`.
     """
     try:
+        left = limit = limit_from(MAX_UNPACKED_VARIABLE, MAX_UNPACKED)
         with zipfile.ZipFile(archive) as zipped:
             members = {name.partition("/")[2]: name for name in zipped.namelist()}
+            for name in members.values():
+                if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+                    raise DatasetError(
+                        f"The archive {archive.name} holds {name!r}, a name outside of its folder."
+                    )
             for file, digest in manifest.items():
                 if file not in members:
                     raise DatasetError(f"{file} is missing in the archive {archive.name}.")
-                data = zipped.read(members[file])
+                with zipped.open(members[file]) as member:
+                    data = member.read(left + 1)  # more is never unpacked, whatever it says
+                left -= len(data)
+                if left < 0:
+                    raise DatasetError(
+                        f"The archive {archive.name} unpacks to more than {limit:,} bytes. If you "
+                        f"trust it, set the environment variable {MAX_UNPACKED_VARIABLE} to more."
+                    )
                 _check_hash(Path(file), data, digest)
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(data)
@@ -389,8 +444,9 @@ def _patient_id(path: Path) -> str:
     if not is_dicom(path):
         return ""
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-        return str(dataset.get("PatientID") or "").strip()
+        header = read_dicom_header(path, ["PatientID"])
+        with decoders_silenced():
+            return str(header.get("PatientID") or "").strip()
     except Exception:  # a damaged file is named when it is read
         return ""
 

@@ -9,7 +9,6 @@ import io
 import math
 import os
 import re
-import warnings
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from pydicom.valuerep import format_number_as_ds
 from srgan_lib import __version__
 from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.files import write_atomically
-from srgan_lib.images import Pixels
+from srgan_lib.images import Pixels, decoders_silenced
 
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _VIEW = ("BodyPartExamined", "ViewPosition", "ImageLaterality", "Laterality", "PatientOrientation")
@@ -95,8 +94,7 @@ def write_derived(
     derived = Dataset()
     # Text may come in any character set; pydicom writes it in this one, UTF-8.
     derived.SpecificCharacterSet = "ISO_IR 192"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom, on values of the source that break rules
+    with decoders_silenced():  # pydicom, on values of the source that break rules
         for name in _EMPTY:
             setattr(derived, name, "")
         _describe(derived, source, scale, model)
@@ -187,10 +185,16 @@ def _describe_geometry(derived: Dataset, source: Dataset, scale: int) -> None:
         derived.PixelAspectRatio = [str(round(side)) for side in aspect]
     if _code(source, "LossyImageCompression") == "01":  # once lost, lost for good
         derived.LossyImageCompression = "01"
-        for name in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            value = _text(source, name)
-            if value:
-                setattr(derived, name, value)
+        ratio, method = (
+            _text(source, f"LossyImageCompression{what}") for what in ("Ratio", "Method")
+        )
+        if ratio and all(
+            re.fullmatch(r"\d{1,8}(\.\d{1,7})?", part)
+            for part in (ratio if isinstance(ratio, list) else [ratio])
+        ):
+            derived.LossyImageCompressionRatio = ratio
+        if _code(source, "LossyImageCompressionMethod"):
+            derived.LossyImageCompressionMethod = method
 
 
 def _set_pixels(derived: Dataset, image: Pixels) -> None:

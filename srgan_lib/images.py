@@ -9,14 +9,24 @@ Rules for what files may hold beside plain grey or RGB:
 - an alpha channel is dropped; where a pixel is not opaque, it is laid over black first;
 - a photograph's EXIF rotation is applied, CMYK becomes RGB, white-is-zero becomes black-is-zero;
 - a floating-point TIFF must be finite and in [0, 1], and counts as 16 bits;
-- an image with several pages or frames is refused, and so is a TIFF in another colour space.
+- an image with several pages or frames is refused, and so is a TIFF in another colour space, or
+  with a compression other than :data:`TIFF_COMPRESSIONS`.
+
+A file may be made to do harm. A few bytes can stand for billions of pixels, so the size is known
+before anything is decoded, see :func:`max_pixels`; and what an error says never quotes a DICOM
+file's values.
 """
 
+import contextlib
 import io
+import logging
 import os
+import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -25,18 +35,35 @@ import PIL.ImageOps
 import pydicom
 import tifffile
 import torch
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
 from torch import Tensor
 
 from srgan_lib.errors import ImageError
-from srgan_lib.files import write_atomically
+from srgan_lib.files import limit_from, read_whole, write_atomically
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
 """The file name endings that a folder is searched for."""
 
 MAX_PIXELS = 200_000_000
-"""Larger images are refused before they are decoded; assign another limit to read them."""
+"""Larger images are refused before they are decoded, see :func:`max_pixels`."""
 
+MAX_PIXELS_VARIABLE = "SRGAN_MAX_PIXELS"
+"""Environment variable: another limit, for this process and those that it starts."""
+
+TIFF_COMPRESSIONS = ("NONE", "LZW", "JPEG", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "LZMA", "ZSTD")
+"""Names of the compressions that a TIFF may have: decoders of these can be held to a size."""
+
+_BYTES_A_PIXEL = 8  # of a file, at the limit: four values of 16 bits, or one of 64
 
 _TIFF_COLOURS = (
     tifffile.PHOTOMETRIC.MINISWHITE,
@@ -93,38 +120,100 @@ def read_pixels(path: str | os.PathLike) -> Pixels:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_whole(path, _BYTES_A_PIXEL * max_pixels() + 2**20)
     except OSError as error:
         raise ImageError(f"Could not read {path}: {error.strerror}.") from error
     if not data:
         raise ImageError(f"Could not read {path}: the file is empty.")
+    dicom = data[128:132] == b"DICM"  # first, since its preamble may look like a TIFF's
     try:
-        if data[128:132] == b"DICM":  # first, since its preamble may look like a TIFF's
-            array = _decode_dicom(data)
-        elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            array = _decode_tiff(data)
-        elif data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10":
-            array = _decode_png16(data)
-        else:
-            array = _decode_with_pillow(data)
+        with decoders_silenced():
+            if dicom:
+                array = _decode_dicom(data)
+            elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                array = _decode_tiff(data)
+            elif data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10":
+                array = _decode_png16(data)
+            else:
+                array = _decode_with_pillow(data)
     except ImageError as error:
-        raise ImageError(f"Could not read {path}: {error}") from error
-    except PIL.UnidentifiedImageError as error:
+        raise ImageError(f"Could not read {path}: {error}") from None
+    except PIL.UnidentifiedImageError:
         raise ImageError(
             f"Could not read {path}: it is not a PNG, JPEG, TIFF or DICOM image."
-        ) from error
+        ) from None
     except Exception as error:  # decoders raise errors of many kinds on broken files
+        # What pydicom says may quote the patient's name.
+        reason = type(error).__name__ if dicom else f"{type(error).__name__}: {error}"
         raise ImageError(
             f"Could not read {path}: the file is damaged, cut short, or of a kind that "
-            f"can't be decoded ({type(error).__name__}: {error})."
-        ) from error
+            f"can't be decoded ({reason})."
+        ) from (None if dicom else error)
     return _to_pixels(array)
+
+
+def read_dicom_header(path: str | os.PathLike, names: list[str] | None = None) -> pydicom.Dataset:
+    """Read what a DICOM file says of its image, without the pixels.
+
+    Args:
+        path: the file.
+        names: the attributes that are wanted; all by default.
+
+    Raises:
+        ImageError: the file is missing, damaged, or larger than it may be, see
+            :func:`max_pixels`. The message quotes none of its values.
+    """
+    try:
+        with open(path, "rb") as file, decoders_silenced():
+            _check_inflated(file)
+            file.seek(0)
+            return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=names)
+    except OSError as error:
+        raise ImageError(f"Could not read {path}: {error.strerror}.") from error
+    except ImageError as error:
+        raise ImageError(f"Could not read {path}: {error}") from None
+    except Exception as error:  # pydicom raises errors of many kinds on broken files
+        raise ImageError(
+            f"Could not read {path}: its DICOM attributes are damaged or cut short "
+            f"({type(error).__name__})."
+        ) from None
+
+
+@contextlib.contextmanager
+def decoders_silenced() -> Iterator[None]:
+    """Keep pydicom and the decoders from warning and logging: they quote the patient's data."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "tifffile", "PIL")]
+    before = [logger.disabled for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.disabled = True
+            yield
+        finally:
+            for logger, disabled in zip(loggers, before, strict=True):
+                logger.disabled = disabled
+
+
+def max_pixels() -> int:
+    """Return how many pixels an image may have: ``SRGAN_MAX_PIXELS``, or :data:`MAX_PIXELS`.
+
+    Larger images are refused before they are decoded, and files of more than eight bytes for each
+    of these pixels before they are read: a small file can stand for a very large image. While it
+    is decoded, an image takes up to 120 bytes of memory for each of its pixels.
+
+    Raises:
+        ConfigurationError: ``SRGAN_MAX_PIXELS`` is no positive whole number.
+    """
+    return limit_from(MAX_PIXELS_VARIABLE, MAX_PIXELS)
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
     """Return whether a file's content is DICOM; its name doesn't count."""
     try:
-        with Path(path).open("rb") as file:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            return False
+        with open(path, "rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
@@ -134,16 +223,24 @@ def images_below(folder: str | os.PathLike) -> list[Path]:
     """Return the image files in a folder and in those inside it, sorted.
 
     They are known by their endings, see :data:`IMAGE_SUFFIXES`, and DICOM files also by their
-    content, since scanners and archives often name them otherwise. A ``DICOMDIR``, which lists
-    files and holds no image, is passed over.
+    content, since scanners and archives often name them otherwise. DICOM files that hold no image
+    are passed over: a ``DICOMDIR``, which lists files, and reports, presentation states and the
+    like, which lie in many studies.
     """
-    return sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.is_file()
-        and path.name != "DICOMDIR"
-        and (path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
-    )
+    return sorted(path for path in Path(folder).rglob("*") if path.is_file() and _may_hold(path))
+
+
+def _may_hold(path: Path) -> bool:
+    """Return whether a file counts as an image: a damaged one does, and is named when read."""
+    if not is_dicom(path):
+        return path.suffix.lower() in IMAGE_SUFFIXES
+    if path.name == "DICOMDIR":
+        return False
+    try:
+        header = read_dicom_header(path, ["SOPClassUID", "Rows"])
+    except ImageError:
+        return True
+    return "Rows" in header or "SOPClassUID" not in header
 
 
 def write_image(path: str | os.PathLike, image: Tensor, bits: int = 8) -> None:
@@ -267,13 +364,39 @@ def _to_pixels(array: np.ndarray) -> Pixels:
 
 
 def _check_size(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
+    limit = max_pixels()
+    if height * width > limit:
         raise ImageError(
-            f"it has {height} x {width} pixels, more than the limit of {MAX_PIXELS:,}; "
-            "raise srgan_lib.images.MAX_PIXELS if you trust the file."
+            f"it has {height} x {width} pixels, more than the limit of {limit:,}. If you trust "
+            f"the file, set the environment variable {MAX_PIXELS_VARIABLE} to "
+            f"{height * width} or more."
         )
-    if height == 0 or width == 0:
+    if height < 1 or width < 1:
         raise ImageError("it has no pixels.")
+
+
+def _coded_size(stream: bytes) -> tuple[int, int]:
+    """Return height and width by the header of a JPEG, JPEG-LS or JPEG 2000 stream.
+
+    Its decoders believe the stream, whatever the file around it says. (ISO/IEC 10918-1, B.2;
+    14495-1, C.2; 15444-1, A.5.)
+    """
+    start = stream.find(b"\xff\x4f\xff\x51")  # JPEG 2000, perhaps inside a JP2 file
+    if start >= 0 and len(stream) >= start + 24:
+        sides = [int.from_bytes(stream[start + i : start + i + 4], "big") for i in (8, 12, 16, 20)]
+        return sides[1] - sides[3], sides[0] - sides[2]
+    place = stream.find(b"\xff\xd8") + 2
+    while place >= 2 and place + 9 <= len(stream):
+        if stream[place] != 0xFF:
+            place += 1  # as decoders do, until the next marker
+            continue
+        marker = stream[place + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return tuple(int.from_bytes(stream[place + i : place + i + 2], "big") for i in (5, 7))
+        alone = marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8
+        length = 0 if alone else int.from_bytes(stream[place + 2 : place + 4], "big")
+        place += (1 if marker == 0xFF else 2) + length
+    raise ImageError("the compressed pixels don't say their size.")
 
 
 def _drop_alpha(array: np.ndarray) -> np.ndarray:
@@ -327,6 +450,7 @@ def _decode_tiff(data: bytes) -> np.ndarray:
         if len(page.tags) < int.from_bytes(count, "little" if data[:2] == b"II" else "big"):
             raise ImageError("the file is cut short.")  # tifffile passes over tags it can't read
         _check_size(page.imagelength, page.imagewidth)
+        _check_tiff(page, data)
         expected = page.imagelength * page.imagewidth * page.samplesperpixel
         if len(page.dataoffsets) == 0 or max(
             offset + count
@@ -380,15 +504,68 @@ def _decode_tiff(data: bytes) -> np.ndarray:
     return array
 
 
+def _check_tiff(page: tifffile.TiffPage, data: bytes) -> None:
+    """Refuse what would take more memory, or more time, than the image's size tells."""
+    compression = getattr(page.compression, "name", str(page.compression))
+    if compression not in TIFF_COMPRESSIONS:
+        raise ImageError(f"its compression, {compression}, isn't read; save it with another.")
+    if page.samplesperpixel > 4 or page.bitspersample > 64:
+        raise ImageError(
+            f"it has {page.samplesperpixel} channels of {page.bitspersample} bits; 1 and 3 "
+            "channels are known, with alpha or without."
+        )
+    height, width = page.imagelength, page.imagewidth
+    if page.is_tiled:
+        height, width = page.tilelength, page.tilewidth
+        if max(height, width) > 2 * max(page.imagelength, page.imagewidth) + 1024:
+            raise ImageError(f"its tiles of {height} x {width} pixels are far larger than it.")
+        _check_size(height, width)
+    if compression == "JPEG":
+        for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            coded = _coded_size(data[start : start + count])
+            if coded[0] > height + 16 or coded[1] > width + 16:
+                raise ImageError(f"a part of it has {coded[0]} x {coded[1]} pixels, too many.")
+
+
+def _check_inflated(file: BinaryIO) -> None:
+    """Refuse a deflated DICOM file that would unpack to more than a file may have.
+
+    Raises:
+        ImageError: it would.
+    """
+    file.seek(132)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+    list(meta)  # or pydicom would try to read these attributes in another way
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    limit = _BYTES_A_PIXEL * max_pixels() + 2**20
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    size, packed = 0, file.read()
+    while packed and size <= limit:
+        size += len(inflate.decompress(packed, 2**24))
+        packed = inflate.unconsumed_tail
+    if size > limit:
+        raise ImageError(
+            f"it unpacks to more than {limit:,} bytes, eight for each pixel of the limit. If you "
+            f"trust the file, set the environment variable {MAX_PIXELS_VARIABLE} to more than "
+            f"{max_pixels()}."
+        )
+
+
 def _decode_dicom(data: bytes) -> np.ndarray:
     """Decode one DICOM image as a viewer would show it (DICOM PS3.3, C.11.1 and C.11.2)."""
+    _check_inflated(io.BytesIO(data))
     dataset = pydicom.dcmread(io.BytesIO(data))
     if "PixelData" not in dataset:
         raise ImageError("this DICOM file holds no pixel data.")
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise ImageError(f"it has {dataset.NumberOfFrames} frames; save the one you want alone.")
     _check_size(dataset.Rows, dataset.Columns)
-    array = pixel_array(dataset)
+    _check_dicom(dataset)
+    array = _dicom_array(dataset)
+    shape = (dataset.Rows, dataset.Columns, 3)[: 3 if dataset.SamplesPerPixel == 3 else 2]
+    if array.shape != shape:
+        raise ImageError(f"its pixels have the shape {array.shape}, not {shape}.")
     if dataset.SamplesPerPixel == 3:
         bits = dataset.BitsStored
         return _grey_if_equal(np.rint(array * (65535.0 / (2**bits - 1))).astype(np.uint16))
@@ -403,6 +580,43 @@ def _decode_dicom(data: bytes) -> np.ndarray:
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shown = 1 - shown
     return np.rint(shown * 65535).astype(np.uint16)
+
+
+def _dicom_array(dataset: pydicom.Dataset) -> np.ndarray:
+    """Return the pixels as they are stored, but for colours, which become RGB.
+
+    GDCM, which pydicom would choose for JPEG, ends the whole process on some damaged files.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in (JPEGBaseline8Bit, *JPEG2000TransferSyntaxes):
+        return pixel_array(dataset, decoding_plugin="pillow")
+    if syntax.is_encapsulated and syntax != RLELossless:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        ls = syntax in JPEGLSTransferSyntaxes
+        array = imagecodecs.jpegls_decode(frame) if ls else imagecodecs.jpeg8_decode(frame)
+        if array.dtype not in (np.uint8, np.uint16):
+            raise ImageError(f"its compressed pixels are of the type {array.dtype}.")
+        dataset.PixelData = array.tobytes()  # and go on as if it had never been compressed
+        dataset["PixelData"].VR = "OW"
+        dataset.BitsAllocated, dataset.PlanarConfiguration = 8 * array.itemsize, 0
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return pixel_array(dataset)
+
+
+def _check_dicom(dataset: pydicom.Dataset) -> None:
+    """Refuse what would take more memory than the image's size tells."""
+    if dataset.SamplesPerPixel not in (1, 3) or dataset.BitsAllocated not in (1, 8, 16, 32, 64):
+        raise ImageError("it has neither one nor three values of 1 to 64 bits a pixel.")
+    if not 1 <= dataset.BitsStored <= dataset.BitsAllocated:
+        raise ImageError("the number of bits that it says its values have is impossible.")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != RLELossless:
+        height, width = _coded_size(get_frame(dataset.PixelData, 0, number_of_frames=1))
+        if (height, width) != (dataset.Rows, dataset.Columns):
+            raise ImageError(
+                f"it says that it has {dataset.Rows} x {dataset.Columns} pixels, and its "
+                f"compressed pixels have {height} x {width}."
+            )
 
 
 def _display_values(array: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.ndarray, float, float]:

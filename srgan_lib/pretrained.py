@@ -5,11 +5,12 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from torch import nn
 
 from srgan_lib.architectures import GENERATORS, Discriminator, NeighbourEmbedding
-from srgan_lib.checkpoints import load_weights
+from srgan_lib.checkpoints import read_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
 TRAINED = ("srcnn", "espcn", "drcn", "srresnet", "srgan", "rrdbnet", "esrgan", "swinir", "ipt")
@@ -52,18 +53,28 @@ def load_network(name: str | os.PathLike) -> nn.Module:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # safetensors raises errors of many kinds
         raise WeightsError(f"{path} is not a whole safetensors file: {error}.") from error
     if header.get("network") not in _NETWORKS or "arguments" not in header:
         raise WeightsError(
             f"{path} doesn't say which network it is for. Build the network yourself and use "
             "srgan_lib.checkpoints.load_weights."
         )
+    kind = _NETWORKS[header["network"]]
     try:
-        network = _NETWORKS[header["network"]](**json.loads(header["arguments"]))
-    except (ValueError, TypeError, ConfigurationError) as error:
+        arguments = json.loads(header["arguments"])
+        with torch.device("meta"):  # without memory, of which a made-up header may want too much
+            form = kind(**arguments)
+    except ConfigurationError as error:
         raise WeightsError(f"{path} asks for an impossible network: {error}") from error
-    load_weights(network, path)
+    except Exception as error:  # torch raises errors of many kinds on impossible sizes
+        raise WeightsError(
+            f"{path} asks for an impossible network: no {kind.__name__} can be made with the "
+            f"arguments in the file's header ({type(error).__name__})."
+        ) from error
+    state = read_weights(form, path)
+    network = kind(**arguments)
+    network.load_state_dict(state)
     return network.eval()
 
 
@@ -82,6 +93,6 @@ def weights_path(name: str | os.PathLike) -> Path:
     path = Path(name)
     if path.suffix != ".safetensors":
         raise unknown_name("weights", str(name), PRETRAINED)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise WeightsError(f"There are no weights in {path}.")
     return path

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -21,8 +22,22 @@ from pydantic import (
 )
 
 from srgan_lib.architectures import GENERATORS
+from srgan_lib.architectures.checks import MOST
 from srgan_lib.architectures.vgg import layer_names
 from srgan_lib.errors import ConfigurationError, unknown_name
+from srgan_lib.files import read_whole
+
+MAX_BYTES = 2**16
+"""Larger recipes are refused: nobody writes them, and to read one would take long."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without code and without aliases, a few of which can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it uses an alias (*name), which recipes can't hold; repeat it")
+        return super().compose_node(parent, index)
 
 
 def _no_boolean(value: Any) -> Any:
@@ -31,6 +46,9 @@ def _no_boolean(value: Any) -> Any:
         raise ValueError("Input should be a number")
     return value
 
+
+_SHORT = reprlib.Repr()  # shows what stands in a wrong recipe, however long it is
+_SHORT.maxstring = _SHORT.maxother = 200
 
 _Int = Annotated[int, BeforeValidator(_no_boolean)]
 _Float = Annotated[float, BeforeValidator(_no_boolean), Field(allow_inf_nan=False)]
@@ -96,8 +114,11 @@ class GeneratorPart(_Part):
 
     @model_validator(mode="after")
     def _possible(self) -> "GeneratorPart":
-        with torch.device("meta"):  # without memory
-            GENERATORS[self.network](**self.arguments)
+        try:
+            with torch.device("meta"):  # without memory
+                GENERATORS[self.network](**self.arguments)
+        except (RuntimeError, TypeError, OverflowError) as error:  # of torch, on huge sizes
+            raise ValueError(f"no {self.network} has arguments of this size") from error
         return self
 
 
@@ -139,8 +160,8 @@ _AnyGenerator = Annotated[
 class DiscriminatorPart(_Part):
     """See :class:`srgan_lib.architectures.discriminator.Discriminator`."""
 
-    width: Positive = 64
-    grid: Positive = 6
+    width: Annotated[Positive, Field(le=MOST)] = 64
+    grid: Annotated[Positive, Field(le=MOST)] = 6
 
 
 class LossPart(_Part):
@@ -294,12 +315,12 @@ def read_recipe(path: str | os.PathLike) -> Recipe:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(read_whole(path, MAX_BYTES).decode(), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"Could not read the recipe {path}: {reason}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"The recipe {path} is not YAML: {error}") from error
+    except Exception as error:  # numbers and dates that are none raise errors of their own
+        raise ConfigurationError(f"The recipe {path} is not YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"The recipe {path} holds no keys with values.")
     return check_recipe(content, f"The recipe {path}")
@@ -331,7 +352,7 @@ def check_recipe(content: dict[str, Any], what: str = "The recipe") -> Recipe:
         # What is wrong with a part as a whole, its message says; all of it would be too much.
         whole = first["type"] == "value_error" and isinstance(first["input"], dict)
         shown = place and first["type"] != "missing" and not whole
-        given = f", not {first['input']!r}" if shown else ""
+        given = f", not {_SHORT.repr(first['input'])}" if shown else ""
         at = f", at {place}" if place else ""
         raise ConfigurationError(f"{what}{at}: {message}{given}.") from error
 

@@ -11,6 +11,7 @@ A run folder holds all that a run was made of and all that it made:
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import math
@@ -42,7 +43,7 @@ from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, WeightsError
 from srgan_lib.evaluation import evaluate, super_resolve
-from srgan_lib.files import write_atomically
+from srgan_lib.files import locked, write_atomically
 from srgan_lib.hardware import describe_hardware, make_accelerator
 from srgan_lib.images import read_image, write_image
 from srgan_lib.losses import GeneratorLoss
@@ -90,7 +91,8 @@ def train(
         Whether the run is finished.
 
     Raises:
-        ConfigurationError: the folder holds a run of another recipe, or is in use.
+        ConfigurationError: the folder holds a run of another recipe or of other images, or is in
+            use.
         DatasetError: missing images, or no validation image.
         ImageError: no image that a crop fits into.
         SRGANError: a loss that is no longer finite, a discriminator that has won, a GPU out of
@@ -220,8 +222,10 @@ def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """
     path = Path(folder) / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(isinstance(line, dict) and isinstance(line.get("epoch"), int) for line in lines):
+            raise ValueError("a line is no epoch's")
+        return lines
     except OSError as error:
         raise SRGANError(f"Could not read {path}: {error.strerror}.") from error
     except ValueError as error:
@@ -290,6 +294,7 @@ class _Run:
             )
         size = recipe.batch_size // world
         self.share = slice(accelerator.process_index * size, (1 + accelerator.process_index) * size)
+        self.images = _images_digest(recipe)
         self.validation = _validation_crops(recipe)
         self.sampler = build_sampler(recipe, accelerator.device, self.progress)
         self.stage = build_stage(recipe, accelerator)
@@ -469,6 +474,7 @@ class _Run:
             "stage": self.stage.state_dict(),
             "sampler": self.sampler.state(),
             "random": torch.get_rng_state(),
+            "images": self.images,
         }
 
     def _write_state(self, path: Path) -> None:
@@ -491,19 +497,12 @@ class _Run:
         damaged = []
         for path in reversed(found):
             try:
-                state = load_state(path)
+                self._go_on_from(load_state(path), path)
             except WeightsError as error:
                 if self.main:
                     print(f"{error} The checkpoint before it is used instead.")
                 damaged.append(path)
                 continue
-            self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
-            self.seconds, self.best = state["seconds"], state["best"]
-            device = self.accelerator.device
-            self.sums = {name: value.to(device) for name, value in state["sums"].items()}
-            self.stage.load_state_dict(state["stage"])
-            self.sampler.load_state(state["sampler"])
-            torch.set_rng_state(state["random"])
             break
         else:
             if found:
@@ -523,6 +522,32 @@ class _Run:
 
         _by_main(self.accelerator, tidy)
 
+    def _go_on_from(self, state: dict[str, Any], path: Path) -> None:
+        """Take over a state that was read from ``path``.
+
+        Raises:
+            ConfigurationError: the images are others than those that the run began with.
+            WeightsError: a whole file that holds no state of this run.
+        """
+        if state.get("images", self.images) != self.images:
+            raise ConfigurationError(
+                f"The images of {self.recipe.data.name} have changed since the run in "
+                f"{self.folder} began: files were added, removed, renamed or replaced. Train into "
+                "another folder, or bring the images back."
+            )
+        try:
+            self.epoch, self.step_in_epoch = int(state["epoch"]), int(state["step_in_epoch"])
+            self.seconds, self.best = float(state["seconds"]), float(state["best"])
+            device = self.accelerator.device
+            self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+            self.stage.load_state_dict(state["stage"])
+            self.sampler.load_state(state["sampler"])
+            torch.set_rng_state(state["random"])
+        except Exception as error:  # torch raises errors of many kinds on what doesn't fit
+            raise WeightsError(
+                f"{path} is no state of this run ({type(error).__name__}: {error})."
+            ) from error
+
     def _forget_later_epochs(self) -> None:
         """Remove what was logged after the checkpoint that the run goes on from."""
         path = self.folder / "metrics.jsonl"
@@ -539,6 +564,20 @@ class _Run:
         interpolated = [super_resolve(bicubic, degrade(crop, scale)) for crop in crops]
         write_image(self.folder / "samples" / "hr.png", _side_by_side(crops))
         write_image(self.folder / "samples" / "bicubic.png", _side_by_side(interpolated))
+
+
+def _images_digest(recipe: Recipe) -> str:
+    """Return the SHA-256 of the names and contents of the images that a run reads."""
+    digest = hashlib.sha256()
+    for split in ("train", recipe.data.validation):
+        for record in open_dataset(recipe.data.name, split).records:
+            digest.update(record.name.encode(errors="surrogateescape") + b"\0")
+            try:
+                with open(record.path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise ImageError(f"Could not read {record.path}: {error.strerror}.") from error
+    return digest.hexdigest()
 
 
 def _validation_crops(recipe: Recipe) -> list[Tensor]:
@@ -607,10 +646,13 @@ def _claim(
     """Lock the folder for as long as ``held`` is open, and write down what runs in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = held.enter_context(open(folder / ".lock", "w"))  # noqa: SIM115
+        held.enter_context(locked(folder / ".lock"))
+    except BlockingIOError as error:
+        raise ConfigurationError(
+            f"Another program is training into {folder}. Wait for it, or take another folder."
+        ) from error
     except OSError as error:
         raise ConfigurationError(f"Can't train into {folder}: {error.strerror}.") from error
-    _lock(lock, folder)
     path = folder / "recipe.yaml"
     begun = _checkpoints(folder) or (folder / "metrics.jsonl").exists()
     if begun and not path.exists():
@@ -633,22 +675,6 @@ def _claim(
     }
     text = json.dumps(described, indent=2) + "\n"
     write_atomically(folder / "environment.json", text.encode())
-
-
-def _lock(file: Any, folder: Path) -> None:
-    """Lock a file until it is closed; a file system without locks goes without."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ConfigurationError(
-            f"Another program is training into {folder}. Wait for it, or take another folder."
-        ) from error
-    except OSError:
-        return
 
 
 def _difference(there: Recipe, here: Recipe) -> str:

@@ -16,11 +16,28 @@ def check_form(channels: int, scale: int, scales: tuple[int, ...]) -> None:
         raise ConfigurationError(f"scale must be {offered}, not {scale}.")
 
 
-def check_positive(**values: int | Iterable[int]) -> None:
-    """Raise a ConfigurationError that names the first value below 1."""
+MOST = 1024
+"""No number of layers, channels or pixels in a network's arguments may be larger.
+
+Arguments also come from files, which must not make a network that never ends."""
+
+MOST_LAYERS = 128
+"""No number of blocks, layers or recursions may be larger."""
+
+
+def check_positive(most: int = MOST, **values: int | Iterable[int]) -> None:
+    """Raise a ConfigurationError that names the first value below 1 or above a limit.
+
+    Args:
+        most: the limit, for several values also for their sum.
+        **values: numbers, or several of them.
+    """
     for name, value in values.items():
-        if min(value if isinstance(value, Iterable) else (value,), default=0) < 1:
-            raise ConfigurationError(f"{name} must be positive, not {value}.")
+        several = list(value) if isinstance(value, Iterable) else [value]
+        if min(several, default=0) < 1:
+            raise ConfigurationError(f"{name} must be positive, not {str(value)[:40]}.")
+        if sum(several) > most:
+            raise ConfigurationError(f"{name} must be {most} at most, not {str(value)[:40]}.")
 
 
 def check_input(network: nn.Module, lr: Tensor) -> None:

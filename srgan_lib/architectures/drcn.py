@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
 
 
@@ -38,7 +38,8 @@ class DRCN(nn.Module):
     ) -> None:
         super().__init__()
         check_form(channels, scale, (2, 3, 4))
-        check_positive(width=width, recursions=recursions)
+        check_positive(width=width)
+        check_positive(MOST_LAYERS, recursions=recursions)
         self.channels, self.scale = channels, scale
         self.arguments = {
             "channels": channels,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.errors import ConfigurationError
 
@@ -122,8 +122,8 @@ class IPT(nn.Module):
             check_form(channels, one, (2, 3, 4))
         if scale not in scales:
             raise ConfigurationError(f"scale must be one of scales {tuple(scales)}, not {scale}.")
-        check_positive(width=width, patch=patch, depth=depth, heads=heads, expansion=expansion)
-        check_positive(crop=crop)
+        check_positive(width=width, patch=patch, heads=heads, expansion=expansion, crop=crop)
+        check_positive(MOST_LAYERS, depth=depth, scales=scales)
         dimension = width * patch**2
         if dimension % heads:
             raise ConfigurationError(

@@ -67,7 +67,8 @@ class NeighbourEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         check_form(channels, scale, (2, 3, 4))
-        check_positive(patch=patch, neighbours=neighbours, examples=examples)
+        check_positive(patch=patch, neighbours=neighbours)
+        check_positive(most=10**7, examples=examples)
         if patch % 2 == 0:
             raise ConfigurationError(f"patch must be odd, not {patch}.")
         if neighbours > examples:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
 
 
@@ -79,7 +79,8 @@ class RRDBNet(nn.Module):
     ) -> None:
         super().__init__()
         check_form(channels, scale, (2, 4))
-        check_positive(blocks=blocks, width=width, growth=growth)
+        check_positive(width=width, growth=growth)
+        check_positive(MOST_LAYERS, blocks=blocks)
         self.channels, self.scale = channels, scale
         self.adds_to_bicubic = bicubic_skip
         self.arguments = {

@@ -42,7 +42,7 @@ class SRCNN(nn.Module):
         check_form(channels, scale, (2, 3, 4))
         if mapping_kernel < 1 or mapping_kernel % 2 == 0:
             raise ConfigurationError(f"mapping_kernel must be odd, not {mapping_kernel}.")
-        check_positive(widths=widths)
+        check_positive(widths=widths, mapping_kernel=mapping_kernel)
         self.channels, self.scale = channels, scale
         self.arguments = {
             "channels": channels,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from srgan_lib.architectures.checks import MOST_LAYERS, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.errors import ConfigurationError, ImageError
 
@@ -89,8 +90,10 @@ class SRResNet(nn.Module):
             raise ConfigurationError(f"scale must be 2, 4 or 8, not {scale}.")
         if blocks < 1 or width < 1:
             raise ConfigurationError(f"blocks ({blocks}) and width ({width}) must be positive.")
+        check_positive(MOST_LAYERS, blocks=blocks)
         if end_kernel < 1 or end_kernel % 2 == 0:
             raise ConfigurationError(f"end_kernel must be odd, not {end_kernel}.")
+        check_positive(width=width, end_kernel=end_kernel)
         self.channels, self.scale = channels, scale
         self.adds_to_bicubic = bicubic_skip
         self.arguments = {

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.errors import ConfigurationError
 
@@ -119,7 +119,8 @@ class SwinIR(nn.Module):
     ) -> None:
         super().__init__()
         check_form(channels, scale, (2, 3, 4))
-        check_positive(width=width, depths=depths, heads=heads, window=window, expansion=expansion)
+        check_positive(width=width, heads=heads, window=window, expansion=expansion)
+        check_positive(MOST_LAYERS, depths=depths)
         if width % heads:
             raise ConfigurationError(f"width ({width}) must be a multiple of heads ({heads}).")
         if window % 2:
