@@ -33,6 +33,7 @@ EXPECTED = [
     "07_evaluation",
     "08_the_family_tree",
     "08b_attention",
+    "09_hallucination_lab",
 ]
 FIRST_CELL = f"""\
 # On Colab this installs the course's package; elsewhere it does nothing.
