@@ -13,7 +13,7 @@ The parts of the file, each value for each patient, in the order of ``data``:
 - ``findings``: of ``places`` places, in how many a finding survives and moves (it fades in the
   others), and the mean contrast recovered: the difference that it makes to the fit in its own
   place, over its contrast.
-- ``quiet``: on whole images without findings, the share of places with a false alarm, and the
+- ``quiet``: on images without findings, the share of places with a false alarm, and the
   energy recovered and invented (:func:`srgan_lib.consistency.invented_share`).
 - ``consistency``: measures by the library's protocol before and after projection onto LR.
 - ``uncertainty``: does the spread of several answers lie where the error is?
@@ -57,8 +57,9 @@ SEEDS = (1, 2)  # of more runs with the weight of the recipe, for the ensemble
 SIZES = {"nodule": (4, 8, 16), "line": (1, 2, 4), "catheter": (4, 8, 12), "texture": (4, 8, 16)}
 CONTRASTS = (0.03, 0.06, 0.12)
 REGION = 128  # side of the region that holds a finding
-PLACES = 2  # in each image, for findings
-QUIET_PLACES = 24  # in each image, for false alarms
+SIDE = 384  # of the middle of each image, which is all that is used
+PLACES = 1  # in each image, for findings
+QUIET_PLACES = 12  # in each image, for false alarms
 FALSE_ALARMS = 0.05
 SQUARE = 16  # side of the squares that uncertainty is averaged in
 STEPS = 20
@@ -86,8 +87,8 @@ def first_images(split: str) -> tuple[Dataset, list[int]]:
 
 
 def read_hr(dataset: Dataset, number: int) -> Tensor:
-    """Return an image as the protocol wants it: a multiple of the scale, rounded."""
-    return quantise(crop_to_multiple(dataset[number], 4))
+    """Return the middle of an image, rounded as the protocol wants it."""
+    return middle(quantise(crop_to_multiple(dataset[number], 4)), SIDE)
 
 
 def places(hr: Tensor, count: int, seed: int) -> list[tuple[int, int, float]]:
@@ -303,11 +304,6 @@ def enlarge(network: nn.Module) -> Method:
     return method
 
 
-def enlarge_and_project(network: nn.Module) -> Method:
-    """Return a network, with a projection onto LR behind it, as a method."""
-    return lambda lr: quantise(project(enlarge(network)(lr), lr))
-
-
 def measure_method(
     method: Method | None,
     images: Sequence[Tensor],
@@ -315,7 +311,7 @@ def measure_method(
     features: VGGFeatures,
     name: str = "",
 ) -> dict[str, Any]:
-    """Measure a method, or HR itself for None, on whole images and on findings."""
+    """Measure a method, or HR itself for None, on images without findings and with them."""
     seen: list[dict[str, Any]] = []
     for number, hr in enumerate(tqdm(images, desc=name, unit="image")):
         whole, lr = hr, degrade(hr)
@@ -336,7 +332,7 @@ def measure_method(
     return together(seen)
 
 
-def middle(hr: Tensor, side: int = 256) -> Tensor:
+def middle(hr: Tensor, side: int = REGION * 2) -> Tensor:
     """Return the middle of an image, where uncertainty and shifts are measured."""
     top, left = ((size - side) // 2 for size in hr.shape[-2:])
     return hr[:, top : top + side, left : left + side]
@@ -395,11 +391,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     methods: dict[str, Method | None] = {"HR": None}
     methods |= {name: enlarge(net) for name, net in networks.items() if "seed" not in name}
-    methods["srgan_projected"] = enlarge_and_project(networks["srgan"])
     seeds = [networks[name] for name in seed_names()]
     ensembles = {
         "seeds": lambda lr: ensemble(seeds, lr),
-        "flips_srresnet": lambda lr: flips(networks["srresnet"], lr),
         "flips_srgan": lambda lr: flips(networks["srgan"], lr),
     }
     legs = {"chest RG1": 0, "extremity RG3": 1}

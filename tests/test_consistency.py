@@ -89,4 +89,4 @@ def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ImageError, match="differ in shape"):
         invented_share(noise(1, 32, 32), noise(1, 32, 28))
     with pytest.raises(ImageError, match="no detail that LR leaves open"):
-        invented_share(noise(1, 32, 32), torch.full((1, 32, 32), 0.5, dtype=torch.float64))
+        invented_share(noise(1, 32, 32), torch.zeros(1, 32, 32))

