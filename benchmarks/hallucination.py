@@ -2,8 +2,8 @@
 
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
-First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight and seed;
-those that are finished in the folder are taken as they are. Then everything is measured on the
+First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight; those that
+are finished in the folder are taken as they are. Then everything is measured on the
 test part of covid19-hannover, on the first image of each of its 14 patients.
 
 The parts of the file, each value for each patient, in the order of ``data``:
@@ -16,7 +16,8 @@ The parts of the file, each value for each patient, in the order of ``data``:
 - ``quiet``: on images without findings, the share of places with a false alarm, and the
   energy recovered and invented (:func:`srgan_lib.consistency.invented_share`).
 - ``consistency``: measures by the library's protocol before and after projection onto LR.
-- ``uncertainty``: does the spread of several answers lie where the error is?
+- ``uncertainty``: does the spread of several answers lie where the error is? Those of the last two
+  epochs of the lab's adversarial runs, and those of SRGAN to an image in eight positions.
 - ``shift``: other degradations of LR, and another anatomy.
 """
 
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures import Interpolation, VGGFeatures
-from srgan_lib.checkpoints import save_weights
+from srgan_lib.checkpoints import load_state, save_weights
 from srgan_lib.consistency import invented_share, project
 from srgan_lib.datasets import Dataset, open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
@@ -48,12 +49,11 @@ from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, p
 from srgan_lib.pretrained import load_network, weights_path
 from srgan_lib.recipes import Recipe, read_recipe
 from srgan_lib.results import write_results
-from srgan_lib.runs import train
+from srgan_lib.runs import build_generator, train
 from srgan_lib.uncertainty import ensemble, flips, in_squares, rank_correlation, sparsification
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = (0.0, 0.08, 0.32)
-SEEDS = (1, 2)  # of more runs with the weight of the recipe, for the ensemble
 SIZES = {"nodule": (4, 8, 16), "line": (1, 2, 4), "catheter": (4, 8, 12), "texture": (4, 8, 16)}
 CONTRASTS = (0.03, 0.06, 0.12)
 REGION = 128  # side of the region that holds a finding
@@ -69,11 +69,10 @@ def lab_recipes() -> dict[str, Recipe]:
     """Return the recipes of the lab's networks, by name."""
     recipe = read_recipe(ROOT / "recipes" / "lab.yaml")
     assert recipe.loss is not None
-    weight, recipes = recipe.loss.adversarial_weight, {}
-    for value, seed in [*((value, 0) for value in WEIGHTS), *((weight, seed) for seed in SEEDS)]:
-        loss = recipe.loss.model_copy(update={"adversarial_weight": value})
-        name = f"adversarial_{value:g}" + (f"_seed_{seed}" if seed else "")
-        recipes[name] = recipe.model_copy(update={"loss": loss, "seed": seed})
+    recipes = {}
+    for weight in WEIGHTS:
+        loss = recipe.loss.model_copy(update={"adversarial_weight": weight})
+        recipes[f"adversarial_{weight:g}"] = recipe.model_copy(update={"loss": loss})
     return recipes
 
 
@@ -389,10 +388,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     thresholds = find_thresholds([read_hr(other, number) for number in others])
 
     methods: dict[str, Method | None] = {"HR": None}
-    methods |= {name: enlarge(net) for name, net in networks.items() if "seed" not in name}
-    seeds = [networks[name] for name in seed_names()]
+    methods |= {name: enlarge(net) for name, net in networks.items()}
+    epochs = [
+        network
+        for name, recipe in lab_recipes().items()
+        if recipe.loss is not None and recipe.loss.adversarial_weight > 0
+        for network in last_epochs(chosen.folder / name, recipe)
+    ]
     ensembles = {
-        "seeds": lambda lr: ensemble(seeds, lr),
+        "epochs": lambda lr: ensemble(epochs, lr),
         "flips": lambda lr: flips(networks["srgan"], lr),
     }
     sample = open_dataset("sample", width=640)
@@ -400,6 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {
         "protocol": {
             "region": REGION,
+            "side": SIDE,
             "places": PLACES,
             "quiet_places": QUIET_PLACES,
             "false_alarms": FALSE_ALARMS,
@@ -431,10 +436,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_results(results, chosen.out)
 
 
-def seed_names() -> list[str]:
-    """Return the networks that differ in nothing but the seed."""
-    weight = read_recipe(ROOT / "recipes" / "lab.yaml").loss
-    return [name for name, recipe in lab_recipes().items() if recipe.loss == weight]
+def last_epochs(folder: Path, recipe: Recipe) -> list[nn.Module]:
+    """Return a run's averaged generators after its last two epochs, which it keeps."""
+    networks = []
+    for path in sorted((folder / "checkpoints").glob("[0-9]*-000000.safetensors")):
+        network = build_generator(recipe)
+        network.load_state_dict(load_state(path)["stage"]["average"]["network"])
+        networks.append(network.eval())
+    return networks
 
 
 def half(path: Path) -> Path:

@@ -84,33 +84,49 @@ def project(sr: Tensor, lr: Tensor) -> Tensor:
 
 
 def invented_share(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, float]:
-    """Return how much of SR's open part is in HR, and how much isn't.
+    """Return how much of SR's fine detail is in HR, and how much isn't.
 
-    SR's open part is split into the multiple of HR's open part that is nearest to it, and the
-    rest, which is uncorrelated with HR.
+    Fine is what lies beyond LR's Nyquist frequency, in rows or in columns: LR has no sample of
+    it. SR's fine detail is split into the multiple of HR's that is nearest to it, and the rest,
+    which is uncorrelated with HR. Means are taken off and a Hann window applied, so that
+    neither brightness nor the borders count.
 
     Args:
-        sr: float tensor (C, H, W).
+        sr: float tensor (C, H, W), at least 8 x 8.
         hr: the same shape.
         scale: HR pixels a side that make one LR pixel.
 
     Returns:
-        The energy of the two, ``(recovered, invented)``, each over the energy of HR's open part.
-        HR itself gives (1, 0), its own measured part (0, 0).
+        The energy of the two, ``(recovered, invented)``, each over that of HR's fine detail. HR
+        itself gives (1, 0), an image without fine detail (0, 0).
 
     Raises:
-        ImageError: shapes that differ, or that ``scale`` doesn't divide; an HR image without an
-            open part.
+        ImageError: shapes that differ or are too small, or an HR image without fine detail.
     """
-    if sr.shape != hr.shape:
-        raise ImageError(f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} differ in shape.")
-    found, true = open_part(sr.double(), scale), open_part(hr.double(), scale)
-    energy = true.square().sum()
-    if energy <= 1e-12 * max(1.0, float(hr.double().square().sum())):
-        raise ImageError("HR has no detail that LR leaves open, so there is nothing to compare.")
-    share = (found * true).sum() / energy
-    rest = found - share * true
-    return float(share.square()), float(rest.square().sum() / energy)
+    if sr.shape != hr.shape or min(hr.shape[-2:]) < 8:
+        raise ImageError(
+            f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} must have one shape, from 8 x 8 up."
+        )
+    found, true = _fine(sr, scale), _fine(hr, scale)
+    energy = true.abs().square().sum()
+    if energy <= 1e-20:
+        raise ImageError("HR has no detail that is finer than LR, so there is nothing to compare.")
+    share = (found * true.conj()).real.sum() / energy
+    rest = (found - share * true).abs().square().sum() / energy
+    return float(share.square()), float(rest)
+
+
+def _fine(image: Tensor, scale: int) -> Tensor:
+    """Return an image's Fourier coefficients beyond LR's Nyquist frequency."""
+    image = image.double() - image.double().mean(dim=(-2, -1), keepdim=True)
+    rows, columns = (
+        torch.hann_window(side, dtype=torch.float64, device=image.device)
+        for side in image.shape[-2:]
+    )
+    waves = torch.fft.fft2(image * rows[:, None] * columns)
+    down, right = (torch.fft.fftfreq(side, device=image.device).abs() for side in image.shape[-2:])
+    fine = (down[:, None] > 0.5 / scale) | (right > 0.5 / scale)
+    return waves * fine
 
 
 def _matrices(image: Tensor, scale: int) -> list[tuple[Tensor, Tensor]]:

@@ -189,7 +189,8 @@ def match(image: Tensor, finding: Finding, reach: int = REACH) -> Tensor:
     down, right = shape.diff(dim=0)[:, 1:-1], shape.diff(dim=1)[1:-1]
     # <gradient of shape, gradient of image> is <filter, image>, with the gradient's adjoint.
     weights = -down.diff(dim=0) - right.diff(dim=1)  # (side, side)
-    weights = weights / (down.square().sum() + right.square().sum())
+    weights = weights - weights.mean()  # what little of the shape the window cuts off
+    weights = weights / (weights * shape[1:-1, 1:-1]).sum()
     rows, columns = (slice(start - reach, start + side + reach) for start in (top, left))
     around = image[None, :1, rows, columns].double()
     return F.conv2d(around, weights[None, None])[0, 0].float()

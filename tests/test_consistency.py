@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from srgan_lib.architectures import Interpolation
 from srgan_lib.consistency import invented_share, measured_part, open_part, project
 from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise, resize, resize_matrix
@@ -70,13 +71,24 @@ def test_projection_makes_a_network_consistent():
 
 
 def test_shares_of_known_mixtures():
-    hr, other = noise(1, 32, 32), noise(1, 32, 32, seed=1)
-    true, false = open_part(hr), open_part(other)
-    false = false - (false * true).sum() / true.square().sum() * true
-    false = false * true.norm() / false.norm()
-    for share, wrong in ((1.0, 0.0), (0.0, 0.0), (0.5, 1.0), (1.0, 0.5)):
-        sr = measured_part(hr) + share * true + wrong * false
-        assert invented_share(sr, hr) == pytest.approx((share**2, wrong**2), abs=1e-9)
+    hr, other = noise(1, 64, 64), noise(1, 64, 64, seed=1)
+    assert invented_share(hr, hr) == pytest.approx((1, 0), abs=1e-9)
+    assert invented_share(0.5 * hr + 0.3, hr) == pytest.approx((0.25, 0), abs=1e-9)
+    assert invented_share(other, hr) == pytest.approx((0, 1), abs=0.15)
+    assert invented_share(hr + 2 * other, hr) == pytest.approx((1, 4), rel=0.2)
+    moved = hr.roll(3, -1)  # the same detail in another place
+    assert invented_share(moved, hr) == pytest.approx((0, 1), abs=0.15)
+
+
+def test_only_what_is_finer_than_lr_counts():
+    hr = noise(1, 64, 64)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    coarse = torch.cos(2 * torch.pi * x / 16)[None]  # half of LR's Nyquist frequency
+    assert invented_share(coarse, hr) == pytest.approx((0, 0), abs=1e-6)
+    fine = torch.cos(2 * torch.pi * (0.4 * x + 0.01 * y))[None]
+    assert invented_share(hr + fine, hr)[1] > 1
+    smooth = Interpolation("bicubic")(plain(hr, 4)[None].float())[0]
+    assert max(invented_share(smooth, hr.float())) < 0.05
 
 
 def test_sizes_that_do_not_fit_are_refused():
@@ -86,7 +98,7 @@ def test_sizes_that_do_not_fit_are_refused():
         project(noise(1, 32, 32), noise(1, 8, 9))
     with pytest.raises(ImageError, match="not a whole number of times"):
         project(noise(1, 4, 4), noise(1, 8, 8))
-    with pytest.raises(ImageError, match="differ in shape"):
+    with pytest.raises(ImageError, match="must have one shape"):
         invented_share(noise(1, 32, 32), noise(1, 32, 28))
-    with pytest.raises(ImageError, match="no detail that LR leaves open"):
+    with pytest.raises(ImageError, match="no detail that is finer than LR"):
         invented_share(noise(1, 32, 32), torch.zeros(1, 32, 32))
