@@ -3,8 +3,8 @@
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
 First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight; those that
-are finished in the folder are taken as they are. Then everything is measured on the
-test part of covid19-hannover, on the first image of each of its 14 patients.
+are finished in the folder are taken as they are. Then everything is measured on the test part
+of covid19-hannover, on the first image of each of its 14 patients.
 
 The parts of the file, each value for each patient, in the order of ``data``:
 
@@ -13,9 +13,10 @@ The parts of the file, each value for each patient, in the order of ``data``:
 - ``findings``: of ``places`` places, in how many a finding survives and moves (it fades in the
   others), and the mean contrast recovered: the difference that it makes to the fit in its own
   place, over its contrast.
-- ``quiet``: on images without findings, the share of places with a false alarm, and the
-  energy recovered and invented (:func:`srgan_lib.consistency.invented_share`).
-- ``consistency``: measures by the library's protocol before and after projection onto LR.
+- ``false_alarms``: on images without findings, the share of ``quiet_places`` with a false alarm.
+- ``before``, ``projected``: measures by the library's protocol, and the energy recovered and
+  invented (:func:`srgan_lib.consistency.invented_share`), before and after projection onto LR.
+- ``interpolated``: the same for networks between SRResNet and SRGAN.
 - ``uncertainty``: does the spread of several answers lie where the error is? Those of the last two
   epochs of the lab's adversarial runs, and those of SRGAN to an image in eight positions.
 - ``shift``: other degradations of LR, and another anatomy.
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures import Interpolation, VGGFeatures
+from srgan_lib.averaging import interpolate_networks
 from srgan_lib.checkpoints import load_state, save_weights
 from srgan_lib.consistency import invented_share, project
 from srgan_lib.datasets import Dataset, open_dataset
@@ -61,6 +63,7 @@ SIDE = 384  # of the middle of each image, which is all that is used
 PLACES = 1  # in each image, for findings
 QUIET_PLACES = 12  # in each image, for false alarms
 FALSE_ALARMS = 0.05
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of SRGAN in networks between SRResNet and SRGAN
 SQUARE = 16  # side of the squares that uncertainty is averaged in
 STEPS = 20
 
@@ -362,6 +365,22 @@ def measure_shifts(
     return together(seen)
 
 
+def measure_interpolations(
+    images: Sequence[Tensor], features: VGGFeatures
+) -> dict[str, dict[str, list[float]]]:
+    """Measure the networks between SRResNet and SRGAN, by the share of the second."""
+    ends = [load_network(name) for name in ("srresnet", "srgan")]
+    result = {}
+    for share in SHARES:
+        network = interpolate_networks(*ends, share)
+        seen = []
+        for hr in images:
+            crop, lr = middle(hr), degrade(middle(hr))
+            seen.append(compare(super_resolve(network, lr), crop, lr, features))
+        result[str(share)] = together(seen)
+    return result
+
+
 def sha256(path: Path) -> str:
     """Return a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -422,6 +441,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name: measure_method(method, images, thresholds, features, name)
             for name, method in methods.items()
         },
+        "interpolated": measure_interpolations(images, features),
         "uncertainty": {
             name: measure_uncertainty(answers, images, name) for name, answers in ensembles.items()
         },
