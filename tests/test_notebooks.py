@@ -34,6 +34,7 @@ EXPECTED = [
     "07_evaluation",
     "08_the_family_tree",
     "08b_attention",
+    "09_hallucination_lab",
 ]
 FIRST_CELL = first_cell(current_address())
 # In the whole course; each with its reason.

@@ -1,0 +1,104 @@
+"""What LR determines and what it leaves open, against linear algebra on small images."""
+
+import pytest
+import torch
+
+from srgan_lib.architectures import Interpolation
+from srgan_lib.consistency import invented_share, measured_part, open_part, project
+from srgan_lib.datasets import open_dataset
+from srgan_lib.degradation import crop_to_multiple, degrade, quantise, resize, resize_matrix
+from srgan_lib.errors import ImageError
+from srgan_lib.metrics import lr_consistency, psnr
+from srgan_lib.pretrained import load_network
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(image, scale):
+    """Degrade without rounding."""
+    return resize(image, (image.shape[-2] // scale, image.shape[-1] // scale))
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((1, 16, 24), 4), ((2, 3, 32, 16), 2), ((12, 20), 4)])
+def test_open_part_is_degraded_to_zero_and_the_rest_to_lr(shape, scale):
+    image = noise(*shape)
+    measured, rest = measured_part(image, scale), open_part(image, scale)
+    torch.testing.assert_close(measured + rest, image)
+    assert plain(rest, scale).abs().max() < 1e-6
+    torch.testing.assert_close(plain(measured, scale), plain(image, scale), atol=1e-6, rtol=0)
+    assert (measured * rest).sum().abs() < 1e-9  # they are orthogonal
+
+
+def test_measured_part_is_the_least_image_with_that_lr():
+    """Against a least-squares solution with the whole matrix, of 8 x 12 pixels."""
+    image = noise(8, 12)
+    rows, columns = (resize_matrix(n, n // 4).double() for n in image.shape)
+    whole = torch.kron(rows, columns)
+    least = torch.linalg.pinv(whole) @ whole @ image.flatten()
+    torch.testing.assert_close(measured_part(image).flatten(), least)
+
+
+def test_projection_gives_lr_keeps_the_open_part_and_is_the_nearest():
+    hr, sr = noise(1, 32, 24), noise(1, 32, 24, seed=1)
+    lr = plain(hr, 4)
+    found = project(sr, lr)
+    torch.testing.assert_close(plain(found, 4), lr, atol=1e-6, rtol=0)
+    torch.testing.assert_close(open_part(found), open_part(sr))
+    torch.testing.assert_close(project(found, lr), found)
+    other = hr + open_part(noise(1, 32, 24, seed=2))  # of the same LR
+    assert (found - sr).norm() < (other - sr).norm()
+
+
+def test_projection_never_takes_an_image_away_from_hr():
+    hr, sr = noise(1, 32, 24), noise(1, 32, 24, seed=1)
+    found = project(sr, plain(hr, 4))
+    before, after = ((image - hr).square().sum() for image in (sr, found))
+    torch.testing.assert_close(before - after, (found - sr).square().sum())  # Pythagoras
+
+
+def test_projection_makes_a_network_consistent():
+    hr = quantise(crop_to_multiple(open_dataset("sample", width=320)[0], 4))
+    hr = hr[:, :96, 100:196]
+    lr = degrade(hr)
+    with torch.no_grad():
+        sr = load_network("srgan")(lr[None])[0]
+    found = project(sr, lr)
+    assert found.dtype == torch.float32
+    assert lr_consistency(found, lr) > lr_consistency(sr, lr) + 6
+    assert psnr(found, hr) > psnr(sr, hr)
+
+
+def test_shares_of_known_mixtures():
+    hr, other = noise(1, 64, 64), noise(1, 64, 64, seed=1)
+    assert invented_share(hr, hr) == pytest.approx((1, 0), abs=1e-9)
+    assert invented_share(0.5 * hr + 0.3, hr) == pytest.approx((0.25, 0), abs=1e-9)
+    assert invented_share(other, hr) == pytest.approx((0, 1), abs=0.15)
+    assert invented_share(hr + 2 * other, hr) == pytest.approx((1, 4), rel=0.2)
+    moved = hr.roll(3, -1)  # the same detail in another place
+    assert invented_share(moved, hr) == pytest.approx((0, 1), abs=0.15)
+
+
+def test_only_what_is_finer_than_lr_counts():
+    hr = noise(1, 64, 64)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    coarse = torch.cos(2 * torch.pi * x / 16)[None]  # half of LR's Nyquist frequency
+    assert invented_share(coarse, hr) == pytest.approx((0, 0), abs=1e-6)
+    fine = torch.cos(2 * torch.pi * (0.4 * x + 0.01 * y))[None]
+    assert invented_share(hr + fine, hr)[1] > 1
+    smooth = Interpolation("bicubic")(plain(hr, 4)[None].float())[0]
+    assert max(invented_share(smooth, hr.float())) < 0.05
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ImageError, match="30 x 32 pixels can't be divided by 4"):
+        measured_part(noise(30, 32))
+    with pytest.raises(ImageError, match="not a whole number of times"):
+        project(noise(1, 32, 32), noise(1, 8, 9))
+    with pytest.raises(ImageError, match="not a whole number of times"):
+        project(noise(1, 4, 4), noise(1, 8, 8))
+    with pytest.raises(ImageError, match="must have one shape"):
+        invented_share(noise(1, 32, 32), noise(1, 32, 28))
+    with pytest.raises(ImageError, match="no detail that is finer than LR"):
+        invented_share(noise(1, 32, 32), torch.zeros(1, 32, 32))
