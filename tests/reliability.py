@@ -82,8 +82,8 @@ def tell_fuzzing(counted: Mapping[str, Any]) -> str:
         )
     return "\n".join(lines) + (
         f"\n\nTogether: {total:,} inputs, and {findings} findings that are not mended. "
-        f"An input counts as a hang after {counted['hang_seconds']:.0f} s, and memory may grow by "
-        f"{counted['memory_mib']} MiB "
+        f"An input counts as a hang after {counted['hang_seconds']:.0f} s, and memory may grow "
+        f"by {counted['memory_mib']} MiB "
         f"beyond what Python, its libraries and the seeds take. {_machine(counted)}"
     )
 
