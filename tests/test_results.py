@@ -206,7 +206,7 @@ def test_family_s_results_agree_with_those_of_the_reference_networks():
 @pytest.mark.parametrize(
     ("file", "names", "split", "every"),
     [
-        ("test_split.json", ["nearest", "bilinear", "bicubic", *GENERATORS], "test", 5),
+        ("test_split.json", ["nearest", "bilinear", "bicubic", *GENERATORS], "test", 13),
         ("family_test.json", NEW, "test", 18),
         ("family_validation.json", NEW, "validation", 10),
     ],
