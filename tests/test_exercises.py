@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -18,7 +19,10 @@ from write_solutions import CHECK, SOLUTIONS, differs, exercises, solution
 from srgan_lib import exercises as checks
 from srgan_lib.architectures import Discriminator, VGGFeatures
 from srgan_lib.architectures.srresnet import SubPixelStage
-from srgan_lib.degradation import quantise, resize, resize_matrix
+from srgan_lib.consistency import measured_part, project
+from srgan_lib.degradation import degrade, quantise, resize, resize_matrix
+from srgan_lib.evaluation import super_resolve
+from srgan_lib.findings import Finding, implant, match
 from srgan_lib.losses import discriminator_loss
 from srgan_lib.metrics import feature_distance, radial_power
 from srgan_lib.results import bootstrap_interval
@@ -257,6 +261,26 @@ def shifted(back: int, dim: int = -1) -> Callable[[nn.Module, torch.Tensor, int]
     return difference
 
 
+def planted(image: torch.Tensor, finding: Finding) -> torch.Tensor:
+    return quantise(implant(image, finding)[0])
+
+
+def fitted(network: nn.Module, image: torch.Tensor, finding: Finding) -> torch.Tensor:
+    return match(super_resolve(network, degrade(image)), finding)
+
+
+def gained(network: nn.Module, image: torch.Tensor, finding: Finding) -> torch.Tensor:
+    return fitted(network, planted(image, finding), finding) - fitted(network, image, finding)
+
+
+def moved(
+    measure: Callable[[Finding], float], finding: Finding, halves: range, axis: str = "row"
+) -> list[float]:
+    start = getattr(finding, axis)
+    values = [measure(replace(finding, **{axis: start + half / 2})) for half in halves]
+    return [min(values), max(values)]
+
+
 def swin(w: int, h: int, s: int, norms: bool = True, offsets: int = 0, bias: int = 1) -> int:
     linear = 8 * w * w + bias * 7 * w
     return linear + norms * 4 * w + (offsets or (2 * s - 1) ** 2) * h
@@ -462,6 +486,51 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda n, x, s: shifted(-4)(n, x, s).max(), "The border is in"),
         (lambda n, x, s: shifted(4)(n, x, s)[MIDDLE].max(), "back: minus"),
         (lambda n, x, s: shifted(-4, -2)(n, x, s)[MIDDLE].max(), "You move down"),
+    ],
+    "contrast_kept": [
+        (lambda n, x, f: gained(n, x, f)[6, 6] / f.contrast, "comes out negative"),
+        (lambda n, x, f: gained(n, x, f)[6, 6], "That is a contrast"),
+        (lambda n, x, f: fitted(n, planted(x, f), f)[6, 6] / abs(f.contrast), "Take it off"),
+        (
+            lambda n, x, f: (match(planted(x, f), f) - match(x, f))[6, 6] / abs(f.contrast),
+            "what HR keeps",
+        ),
+        (
+            lambda n, x, f: (
+                (fitted(n, planted(x, f), f).max() - fitted(n, x, f).max()) / abs(f.contrast)
+            ),
+            "best offset",
+        ),
+        (
+            lambda n, x, f: (
+                (fitted(n, implant(x, f)[0], f) - fitted(n, x, f))[6, 6] / abs(f.contrast)
+            ),
+            "Round the image",
+        ),
+    ],
+    "extremes": [
+        (lambda m, f: moved(m, f, range(8), axis="column"), "to the side"),
+        (lambda m, f: moved(m, f, range(0, 16, 2)), "half a pixel, not one"),
+        (lambda m, f: moved(m, f, range(0, -8, -1)), "larger rows"),
+        (lambda m, f: moved(m, f, range(9)), "one step too far"),
+        (lambda m, f: moved(m, f, range(8))[::-1], "Smallest first"),
+        (lambda m, f: moved(m, f, range(8))[0], "you return one thing"),
+        (lambda m, f: setattr(f, "row", f.row + 0.5), "makes a changed copy"),
+    ],
+    "worst_map": [
+        (lambda e: e, "best map there is"),
+        (lambda e: 1 / e, "Add a little"),
+        (lambda e: -e, "would give itself away"),
+        (lambda e: torch.ones_like(e), "same everywhere"),
+        (lambda e: torch.rand(e.shape), "stays near 1"),
+        (lambda e: (e < e.median()).float(), "just the other way round"),
+    ],
+    "alibi": [
+        (lambda mine, other: mine, "That is `mine` itself"),
+        (lambda mine, other: other, "That is `other` as it was"),
+        (lambda mine, other: project(mine, degrade(other)), "wrong way round"),
+        (lambda mine, other: (mine + other) / 2, "to what?"),
+        (lambda mine, other: measured_part(mine), "LR agrees. But"),
     ],
 }
 

@@ -45,6 +45,12 @@ from srgan_lib.exercises.generator import (
     check_is_even,
     check_least_absolute_error,
 )
+from srgan_lib.exercises.hallucination_lab import (
+    check_alibi,
+    check_contrast_kept,
+    check_extremes,
+    check_worst_map,
+)
 from srgan_lib.exercises.perceptual_loss import (
     check_features_before,
     check_grain_penalty,
@@ -52,13 +58,16 @@ from srgan_lib.exercises.perceptual_loss import (
 )
 
 __all__ = [
+    "check_alibi",
     "check_commutes",
     "check_constant_loss",
+    "check_contrast_kept",
     "check_difference_map",
     "check_discriminator_parameters",
     "check_erase",
     "check_espcn_parameters",
     "check_expected_leaks",
+    "check_extremes",
     "check_fakes",
     "check_false_period",
     "check_features_before",
@@ -83,4 +92,5 @@ __all__ = [
     "check_swin_parameters",
     "check_tightest_window",
     "check_without_adversary",
+    "check_worst_map",
 ]
