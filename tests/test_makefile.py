@@ -136,6 +136,18 @@ def test_help_names_every_target(root: Path) -> None:
     assert set(listed) == set(phony[1].split()) - {"check-python"}
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/setup.md"])
+def test_tables_of_targets_are_complete(root: Path, page: str) -> None:
+    listed = re.findall(r"^  make (\S+) +\S", make(root, "help").stdout, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`make .*) \|$", (root / page).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    first = [name for row in rows for name in re.findall(r"`make ([\w-]+)", row.split(" | ")[0])]
+    assert len(first) == len(set(first))
+    named = {name for row in rows for name in re.findall(r"`make ([\w-]+)", row)}
+    assert named == set(listed)
+
+
 # The repository's address
 
 
