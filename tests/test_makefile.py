@@ -226,7 +226,7 @@ def test_set_repository_refuses_other_addresses(course: Path, url: str) -> None:
 
 
 # Repositories of others that the course names, and the one that stands for any.
-OTHERS = {"ml-workgroup/covid-19-image-repository", "owner/name"}
+OTHERS = {"google/atheris", "ml-workgroup/covid-19-image-repository", "owner/name"}
 # Where an address means the course itself, whatever its host.
 OWN = re.compile(
     r"""git\+(?P<git>\w+://[^\s"'`<>)\\]+)|git\ clone\ (?P<clone>\w+://[^\s"'`<>)]+)"""
