@@ -116,14 +116,23 @@ def read_claims() -> list[dict[str, Any]]:
 
 
 def step_into(value: Any, path: str) -> Any:
-    """Return what stands at a dotted path; ``*`` takes all values of a place as a list."""
-    head, _, rest = path.partition(".")
+    """Return what stands at a dotted path.
+
+    ``*`` takes all values of a place as a list, and ``mean`` the mean of a list of numbers.
+    """
     if not path:
         return value
+    if isinstance(value, list) and path == "mean":
+        return sum(value) / len(value)
+    head, _, rest = path.partition(".")
     if head == "*":
         values = value.values() if isinstance(value, dict) else value
         return [step_into(each, rest) for each in values]
-    return step_into(value[int(head)] if isinstance(value, list) else value[head], rest)
+    if isinstance(value, list):
+        return step_into(value[int(head)], rest)
+    # A key may hold a point itself, such as a contrast of 0.06: the longest that fits.
+    head = max((key for key in value if f"{path}.".startswith(f"{key}.")), key=len, default=head)
+    return step_into(value[head], path[len(head) + 1 :])
 
 
 def read_value(file: str, path: str) -> Any:

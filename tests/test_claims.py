@@ -104,3 +104,13 @@ def test_a_changed_result_is_noticed() -> None:
     entry = next(claim for claim in CLAIMS if claim.get("is") == 0.53)
     assert claims.holds(entry) and not claims.holds(entry | {"is": 0.54})
     assert not claims.holds(entry | {"path": "methods.srresnet.mean.feature_distance"})
+
+
+def test_paths_take_keys_with_a_point_and_means() -> None:
+    data = {"lab_0": {"a": [5]}, "lab_0.5": {"a": [1, 3]}, "mean": {"a": [7]}}
+    assert claims.step_into(data, "lab_0.5.a.mean") == 2
+    assert claims.step_into(data, "lab_0.a.0") == 5
+    assert claims.step_into(data, "mean.a.mean") == 7
+    assert claims.step_into(data, "*.a.mean") == [5, 2, 7]
+    with pytest.raises(KeyError):
+        claims.step_into(data, "lab_1.a")

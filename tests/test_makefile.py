@@ -136,6 +136,18 @@ def test_help_names_every_target(root: Path) -> None:
     assert set(listed) == set(phony[1].split()) - {"check-python"}
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/setup.md"])
+def test_tables_of_targets_are_complete(root: Path, page: str) -> None:
+    listed = re.findall(r"^  make (\S+) +\S", make(root, "help").stdout, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (`make .*) \|$", (root / page).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    first = [name for row in rows for name in re.findall(r"`make ([\w-]+)", row.split(" | ")[0])]
+    assert len(first) == len(set(first))
+    named = {name for row in rows for name in re.findall(r"`make ([\w-]+)", row)}
+    assert named == set(listed)
+
+
 # The repository's address
 
 
@@ -214,7 +226,7 @@ def test_set_repository_refuses_other_addresses(course: Path, url: str) -> None:
 
 
 # Repositories of others that the course names, and the one that stands for any.
-OTHERS = {"ml-workgroup/covid-19-image-repository", "owner/name"}
+OTHERS = {"google/atheris", "ml-workgroup/covid-19-image-repository", "owner/name"}
 # Where an address means the course itself, whatever its host.
 OWN = re.compile(
     r"""git\+(?P<git>\w+://[^\s"'`<>)\\]+)|git\ clone\ (?P<clone>\w+://[^\s"'`<>)]+)"""

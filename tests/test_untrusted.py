@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from typer.testing import CliRunner
 
-from srgan_lib.architectures import SRResNet, VGGFeatures
+from srgan_lib import datasets, images, recipes
+from srgan_lib.architectures import SRResNet, VGGFeatures, checks
 from srgan_lib.checkpoints import load_state, load_weights
 from srgan_lib.cli import app
 from srgan_lib.errors import ConfigurationError, SRGANError, WeightsError
@@ -170,8 +172,23 @@ def test_the_library_holds_no_danger(root: Path):
 
 
 def test_the_loader_of_recipes_is_a_safe_one():
-    import yaml
-
-    from srgan_lib import recipes
-
     assert issubclass(recipes._Loader, yaml.SafeLoader)
+
+
+def test_the_page_names_the_limits_of_the_code(root: Path):
+    page = (root / "book" / "security.md").read_text(encoding="utf-8")
+    table = page.partition("| what | limit |")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    million, gib, kib = 10**6, 2**30, 2**10
+    assert [limit for _, limit, _ in rows] == [
+        f"{images.MAX_PIXELS // million} million",
+        f"{images._BYTES_A_PIXEL} bytes for each of these pixels, and 1 MiB",
+        f"{datasets.MAX_UNPACKED // gib} GiB",
+        f"{recipes.MAX_BYTES // kib} KiB",
+        f"{checks.MOST_LAYERS}; {checks.MOST} each",
+    ]
+    assert images.MAX_PIXELS_VARIABLE in rows[0][2]
+    assert datasets.MAX_UNPACKED_VARIABLE in rows[2][2]
+    assert "`srgan_lib.recipes.MAX_BYTES`" in rows[3][2]
+    assert f"`MOST_LAYERS`, `MOST` in `{checks.__name__}`" in rows[4][2]
+    assert f"{120 * images.MAX_PIXELS // 10**9} GB at the limit" in page
