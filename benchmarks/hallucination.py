@@ -2,9 +2,10 @@
 
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
-First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight; those that
-are finished in the folder are taken as they are. Then everything is measured on the test part
-of covid19-hannover, on the first image of each of its 14 patients.
+First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight and, for one
+of the weights, two more with other seeds; those that are finished in the folder are taken as they
+are. Then everything is measured on the test part of covid19-hannover, on the first image of each
+of its 14 patients.
 
 The parts of the file, each value for each patient, in the order of ``data``:
 
@@ -17,8 +18,8 @@ The parts of the file, each value for each patient, in the order of ``data``:
 - ``before``, ``projected``: measures by the library's protocol, and the energy recovered and
   invented (:func:`srgan_lib.consistency.invented_share`), before and after projection onto LR.
 - ``interpolated``: the same for networks between SRResNet and SRGAN.
-- ``uncertainty``: does the spread of several answers lie where the error is? Those of the last two
-  epochs of the lab's adversarial runs, and those of SRGAN to an image in eight positions.
+- ``uncertainty``: does the spread of several answers lie where the error is? Those of three runs
+  that differ in the seed, and those of SRGAN to an image in eight positions.
 - ``shift``: other degradations of LR, and another anatomy.
 """
 
@@ -38,7 +39,7 @@ from tqdm.auto import tqdm
 
 from srgan_lib.architectures import Interpolation, VGGFeatures
 from srgan_lib.averaging import interpolate_networks
-from srgan_lib.checkpoints import load_state, save_weights
+from srgan_lib.checkpoints import save_weights
 from srgan_lib.consistency import invented_share, project
 from srgan_lib.datasets import Dataset, open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
@@ -51,11 +52,19 @@ from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, p
 from srgan_lib.pretrained import load_network, weights_path
 from srgan_lib.recipes import Recipe, read_recipe
 from srgan_lib.results import write_results
-from srgan_lib.runs import build_generator, train
+from srgan_lib.runs import train
 from srgan_lib.uncertainty import ensemble, flips, in_squares, rank_correlation, sparsification
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = (0.0, 0.08, 0.32)
+RUNS = {  # adversarial weight and seed of each of the lab's networks
+    "adversarial_0": (0.0, 0),
+    "adversarial_0.02": (0.02, 0),
+    "adversarial_0.08": (0.08, 0),
+    "adversarial_0.32": (0.32, 0),
+    "adversarial_0.08_seed_1": (0.08, 1),
+    "adversarial_0.08_seed_2": (0.08, 2),
+}
+SEEDS = ("adversarial_0.08", "adversarial_0.08_seed_1", "adversarial_0.08_seed_2")  # the ensemble
 SIZES = {"nodule": (4, 8, 16), "line": (1, 2, 4), "catheter": (4, 8, 12), "texture": (4, 8, 16)}
 CONTRASTS = (0.03, 0.06, 0.12)
 REGION = 128  # side of the region that holds a finding
@@ -73,9 +82,9 @@ def lab_recipes() -> dict[str, Recipe]:
     recipe = read_recipe(ROOT / "recipes" / "lab.yaml")
     assert recipe.loss is not None
     recipes = {}
-    for weight in WEIGHTS:
+    for name, (weight, seed) in RUNS.items():
         loss = recipe.loss.model_copy(update={"adversarial_weight": weight})
-        recipes[f"adversarial_{weight:g}"] = recipe.model_copy(update={"loss": loss})
+        recipes[name] = recipe.model_copy(update={"loss": loss, "seed": seed})
     return recipes
 
 
@@ -408,14 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     methods: dict[str, Method | None] = {"HR": None}
     methods |= {name: enlarge(net) for name, net in networks.items()}
-    epochs = [
-        network
-        for name, recipe in lab_recipes().items()
-        if recipe.loss is not None and recipe.loss.adversarial_weight > 0
-        for network in last_epochs(chosen.folder / name, recipe)
-    ]
     ensembles = {
-        "epochs": lambda lr: ensemble(epochs, lr),
+        "seeds": lambda lr: ensemble([networks[name] for name in SEEDS], lr),
         "flips": lambda lr: flips(networks["srgan"], lr),
     }
     sample = open_dataset("sample", width=640)
@@ -454,16 +457,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
     }
     write_results(results, chosen.out)
-
-
-def last_epochs(folder: Path, recipe: Recipe) -> list[nn.Module]:
-    """Return a run's averaged generators after its last two epochs, which it keeps."""
-    networks = []
-    for path in sorted((folder / "checkpoints").glob("[0-9]*-000000.safetensors")):
-        network = build_generator(recipe)
-        network.load_state_dict(load_state(path)["stage"]["average"]["network"])
-        networks.append(network.eval())
-    return networks
 
 
 def half(path: Path) -> Path:

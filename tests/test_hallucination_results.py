@@ -11,6 +11,8 @@ import torch
 from hallucination import (
     CONTRASTS,
     PLACES,
+    RUNS,
+    SEEDS,
     SIZES,
     enlarge,
     find_thresholds,
@@ -25,6 +27,7 @@ from hallucination import (
 from srgan_lib.architectures import Interpolation, VGGFeatures
 from srgan_lib.datasets import open_dataset
 from srgan_lib.pretrained import load_network, weights_path
+from srgan_lib.recipes import read_recipe
 from srgan_lib.runs import read_metrics
 from srgan_lib.uncertainty import flips
 
@@ -34,7 +37,6 @@ HOME = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere") / "covid19-hannover"
 AT_HOME = pytest.mark.skipif(
     not HOME.is_dir(), reason="SRGAN_DATA_DIR names no folder that holds covid19-hannover"
 )
-LAB = [name for name in COMMITTED["methods"] if name.startswith("adversarial")]
 
 
 @pytest.fixture(scope="module")
@@ -101,19 +103,35 @@ def test_detector_reads_hr_as_it_is():
 
 def test_lab_s_networks_differ_in_nothing_but_the_weight_or_the_seed():
     recipes = lab_recipes()
-    assert set(LAB) <= set(recipes)
-    first = recipes[LAB[0]]
-    for recipe in recipes.values():
-        loss = recipe.loss.model_copy(update={"adversarial_weight": first.loss.adversarial_weight})
+    first = recipes[SEEDS[0]]
+    for name, recipe in recipes.items():
+        weight = 0.08 if name in SEEDS else float(name.removeprefix("adversarial_"))
+        assert recipe.loss.adversarial_weight == weight
+        loss = recipe.loss.model_copy(update={"adversarial_weight": 0.08})
         assert recipe.model_copy(update={"loss": loss, "seed": first.seed}) == first
+    assert [recipes[name].seed for name in SEEDS] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", LAB)
+def test_lab_has_the_reference_run_s_weight_and_both_sides_of_it():
+    reference = read_recipe(ROOT / "recipes" / "srgan.yaml").loss.adversarial_weight
+    weights = {RUNS[name][0] for name in COMMITTED["methods"] if name in RUNS}
+    assert weights == {weight for weight, _ in RUNS.values()}
+    assert {0, reference} < weights and reference < max(weights)
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_lab_s_runs_have_their_curves(name):
+    folder = ROOT / "results" / "lab" / name
     recipe = lab_recipes()[name]
-    last = read_metrics(ROOT / "results" / "lab" / name)[-1]
+    assert read_recipe(folder / "recipe.yaml") == recipe
+    last = read_metrics(folder)[-1]
     assert last["epoch"] == recipe.epochs and last["step"] == recipe.steps
-    assert name in COMMITTED["weights_sha256"]
+    digests = COMMITTED["weights_sha256"]
+    assert sum(digest == digests[name] for digest in digests.values()) == 1
+
+
+def test_uncertainty_is_of_seeds_and_of_positions():
+    assert list(COMMITTED["uncertainty"]) == ["seeds", "flips"]
 
 
 # A sample of it, measured again
