@@ -91,6 +91,7 @@ def visit(browser: Browser, address: str) -> Iterator[Callable[[str], Visit]]:
         broken = page.evaluate(LOAD_IMAGES)
         transfer = page.evaluate(TRANSFER)
         commit_guesses(page)
+        page.wait_for_timeout(400)  # the theme looks anew for what scrolls, 300 ms after a change
         page.evaluate(AXE.read_text(encoding="utf-8"))
         violations, dim = {}, {}
         for theme in ("light", "dark"):
