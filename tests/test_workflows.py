@@ -131,7 +131,7 @@ def test_workflows_run_what_is_there() -> None:
             assert f"  make {rest[0]} " in listed, command
         elif first.startswith(".ci/"):
             assert os.access(ROOT / first, os.X_OK), command
-    assert {"make book", "make newest", "make colab", ".ci/run"} <= set(commands)
+    assert {"make book pdf", "make newest", "make colab", ".ci/run"} <= set(commands)
 
 
 def test_workflows_name_no_repository() -> None:
