@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.errors import WeightsError
 from srgan_lib.files import write_atomically
 
@@ -52,7 +53,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike) -> None:
     """Read a safetensors file into a network of the same architecture.
 
     All or nothing: names and shapes must agree in full, and a network that can't take the
-    weights is left as it was.
+    weights is left as it was. Only a SRResNet with noise inputs also takes the weights of one
+    without, and means the same with them: the noise inputs' weights are zero.
 
     Args:
         network: the network to fill, on any device.
@@ -88,6 +90,14 @@ def read_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Tenso
         ) from error
     wanted = network.state_dict()
     kind = type(network).__name__
+    if isinstance(network, SRResNet) and network.noise and not arguments.get("noise"):
+        # Weights of a network without dice: the noise inputs begin at zero, which changes nothing.
+        arguments.pop("noise", None)
+        state |= {
+            name: torch.zeros(value.shape)
+            for name, value in wanted.items()
+            if name.startswith("noise.")
+        }
     for name, value in wanted.items():
         if name not in state:
             raise WeightsError(f"{path} is not for this {kind}: {name} is missing in it.")

@@ -7,14 +7,19 @@ The generator's total is a weighted sum of three terms:
 The paper takes L_MSE or L_VGG as its content loss and 0.001 as the adversarial weight (eq. 3);
 later papers, and this course, sum all three.
 
-Two more can be added that are no part of the paper. :func:`texture_loss` asks for as much texture
-as HR has, place by place; :func:`lattice_loss` keeps the generator from weaving its own pixel
-grid into the image.
+A generator that throws dice is judged by two throws for each LR image, S1 and S2, so that none
+of the terms punishes variety. Where content loss and perceptual loss would square an error, they
+multiply the errors of the two: as the throws are independent, the expected value is the squared
+error *of the mean* of all throws,
+
+    E (HR - S1) (HR - S2) = (HR - E S)^2,
+
+while E (HR - S)^2 would be larger by the variance of S, and so ask for none. A generator without
+dice has one image, S1 = S2, and these are the paper's squares. :func:`consistency_loss` holds
+every throw to the LR image, and :func:`gradient_penalty` keeps the discriminator's slopes finite.
 """
 
-import itertools
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -22,21 +27,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srgan_lib.architectures.vgg import VGGFeatures
-from srgan_lib.errors import ConfigurationError
-from srgan_lib.metrics import lattice_ratios
+from srgan_lib.degradation import resize
+from srgan_lib.errors import ConfigurationError, unknown_name
 
 
-def content_loss(sr: Tensor, hr: Tensor) -> Tensor:
-    """Return the pixel-wise mean squared error (eq. 4).
+def content_loss(sr: Tensor, hr: Tensor, other: Tensor | None = None) -> Tensor:
+    """Return the pixel-wise mean squared error (eq. 4), of the mean image if there are two throws.
 
     Args:
         sr: float tensor (N, C, H, W), images in [0, 1].
         hr: the same shape.
+        other: another throw for the same LR images, the same shape. The mean product of both
+            throws' errors estimates the squared error of the mean image without bias, and can be
+            below zero.
 
     Returns:
         A scalar.
     """
-    return F.mse_loss(sr, hr)
+    if other is None:
+        return F.mse_loss(sr, hr)
+    return ((hr - sr) * (hr - other)).mean()
+
+
+def consistency_loss(sr: Tensor, lr: Tensor) -> Tensor:
+    """Return the mean squared error between SR, degraded again, and LR.
+
+    Rounding is left out, since it has no gradient.
+
+    Args:
+        sr: float tensor (N, C, scale h, scale w).
+        lr: float tensor (N, C, h, w).
+
+    Returns:
+        A scalar.
+    """
+    return F.mse_loss(resize(sr, tuple(lr.shape[-2:])), lr)
 
 
 PIXEL_LOSSES = {"mse": content_loss, "l1": F.l1_loss}
@@ -54,39 +79,38 @@ class PerceptualLoss(nn.Module):
         features: a frozen VGG network.
         layers: layers to compare, up to ``features.layer``, each with the weight of its mean
             squared error; by default ``features.layer`` alone.
-        jitter: cut this many pixels off, at random at the left or the right and at the top or
-            the bottom, by torch's own random numbers. VGG's pooling steps over 2, 4, 8 and 16
-            pixels and so keeps time with the generator's grid, unless it begins elsewhere each
-            time: a jitter of 16 is without a beat.
 
     Raises:
-        ConfigurationError: a layer that the network doesn't have, or a negative jitter.
+        ConfigurationError: a layer that the network doesn't have.
     """
 
-    def __init__(
-        self, features: VGGFeatures, layers: Mapping[str, float] | None = None, jitter: int = 0
-    ) -> None:
+    def __init__(self, features: VGGFeatures, layers: Mapping[str, float] | None = None) -> None:
         super().__init__()
-        if jitter < 0:
-            raise ConfigurationError(f"jitter must be >= 0, not {jitter}.")
-        self.features, self.jitter = features, jitter
+        self.features = features
         self.layers = {features.layer: 1.0} if layers is None else dict(layers)
         features.check_layers(self.layers)
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Return a scalar for SR and HR images, both (N, C, H, W) in [0, 1]."""
-        if self.jitter:
-            top, left = torch.randint(self.jitter + 1, (2,)).tolist()
-            down, right = top - self.jitter or None, left - self.jitter or None
-            sr, hr = (image[..., top:down, left:right] for image in (sr, hr))
+    def forward(self, sr: Tensor, hr: Tensor, other: Tensor | None = None) -> Tensor:
+        """Return a scalar for SR and HR images, both (N, C, H, W) in [0, 1].
+
+        With another throw for the same LR images it is the squared error of the mean features of
+        all throws, estimated without bias as :func:`content_loss` does it. Features aren't linear:
+        their mean over the throws is HR's where the throws have as much grain as HR has, wherever
+        each speck of it lies.
+        """
         with torch.no_grad():
             target = self.features.activations(hr, self.layers)
-        activations = self.features.activations(sr, self.layers)
-        errors = [
-            weight * F.mse_loss(activations[layer].float(), target[layer].float())
+        errors = [self._errors(image, target) for image in (sr, other) if image is not None]
+        means = [
+            weight * (errors[0][layer] * errors[-1][layer]).mean()
             for layer, weight in self.layers.items()
         ]
-        return sum(errors) * self.features.rescale**2
+        return sum(means) * self.features.rescale**2
+
+    def _errors(self, image: Tensor, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return how far an image's features are from HR's, layer by layer."""
+        found = self.features.activations(image, self.layers)
+        return {layer: found[layer].float() - target[layer].float() for layer in self.layers}
 
 
 def adversarial_loss(logits_sr: Tensor) -> Tensor:
@@ -150,113 +174,98 @@ def relativistic_adversarial_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tenso
     return relativistic_discriminator_loss(logits_sr, logits_hr)
 
 
-def texture_loss(sr: Tensor, hr: Tensor, amount: float = 1.0, window: int = 16) -> Tensor:
-    """Return how far SR and HR are apart in the amount of fine texture, whatever its pattern.
+def paired_discriminator_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
+    """Return the loss of a discriminator that compares the two images of one place.
 
-    The amount is the power in three rings of the spectrum, from 0.45 to 0.75 of the Nyquist
-    frequency, from there to 1, and in the corners beyond, in Hann windows that overlap by half.
-    A discriminator judges a crop as a whole and is content with texture anywhere in it; this loss
-    says where. Sajjadi et al. (2017, EnhanceNet, section 4.2.3) match the correlations of VGG
-    features in patches to the same end.
-
-    Args:
-        sr: float tensor (N, C, H, W), H and W from 4 up.
-        hr: the same shape.
-        amount: the power that is asked for, as a multiple of HR's. Squared differences of
-            logarithms are least at the geometric mean of what is possible, which is less than
-            the mean wherever LR leaves the power open; more than 1 makes up for that.
-        window: side of a window, in pixels; smaller where the image is.
-
-    Returns:
-        A scalar: the mean squared difference of the powers' natural logarithms; 0.01 is 10 %.
-    """
-    with torch.no_grad():
-        wanted = (amount * _texture(hr, window)).log()
-    return F.mse_loss(_texture(sr, window).log(), wanted)
-
-
-def _texture(image: Tensor, window: int) -> Tensor:
-    """Return the power in each window and ring, (N, C, h, w, 3); of white noise: its variance."""
-    side = min(window, *image.shape[-2:])
-    hann = torch.hann_window(side, device=image.device)
-    hann = torch.outer(hann, hann) / hann.square().sum()  # of unit energy
-    tiles = image.unfold(-2, side, side // 2).unfold(-2, side, side // 2)
-    waves = torch.fft.rfft2((tiles - tiles.mean(dim=(-2, -1), keepdim=True)) * hann)
-    power = (waves.real.square() + waves.imag.square())[..., None]
-    rings = _rings(side, image.device)
-    return (power * rings).sum(dim=(-3, -2)) + 1e-6  # a thousandth of the range, squared
-
-
-@lru_cache
-def _rings(side: int, device: torch.device) -> Tensor:
-    """Return the weights that average the frequencies of ``rfft2`` over the three rings."""
-    rows, columns = (f(side, device=device) for f in (torch.fft.fftfreq, torch.fft.rfftfreq))
-    radius = 2 * torch.hypot(rows[:, None], columns)
-    count = torch.full_like(radius, 2)  # rfft2 leaves out one of each pair
-    count[:, 0] = 1
-    if side % 2 == 0:
-        count[:, -1] = 1
-    edges = (0.45, 0.75, 1, 2)
-    rings = [(low < radius) & (radius <= high) for low, high in itertools.pairwise(edges)]
-    weights = torch.stack(rings, dim=-1) * count[..., None]
-    return weights / weights.sum(dim=(0, 1))
-
-
-def lattice_loss(sr: Tensor, scale: int = 4) -> Tensor:
-    """Return how far SR stands out at the frequencies of the generator's own pixel grid.
-
-    Sub-pixel convolution makes each LR pixel into a cell of ``scale x scale`` pixels, by as many
-    sets of weights. Where these differ, each cell shows the same pattern: a lattice. Perceptual
-    losses even reward it, since a regular texture excites their features as a natural one does.
+    -log sigmoid(D(HR) - D(SR)), averaged: not whether an image is real is asked, but which of the
+    two is (Jolicoeur-Martineau 2019, section 3; R3GAN, Huang et al. 2024, eq. 2). A discriminator
+    that is sure of all SR images gains nothing by being surer of HR images as well, and each SR
+    image is measured against its own HR image, not against the crowd's.
 
     Args:
-        sr: float tensor (N, C, H, W), 6 x 6 cells or more.
-        scale: side of a cell.
+        logits_hr: logits for HR images, of any shape; a map of patches for one.
+        logits_sr: logits for SR images of the same places, the same shape, without a graph of the
+            generator.
 
     Returns:
-        A scalar: the mean square of the natural logarithms of
-        :func:`srgan_lib.metrics.lattice_ratios`; 0.01 is 10 %.
-
-    Raises:
-        ImageError: images that are too small.
+        A scalar; log 2 = 0.693 for a discriminator that can't tell. That alone is no health: a
+        blind discriminator has it, too.
     """
-    return lattice_ratios(sr, scale).log().square().mean()
+    return F.softplus(logits_sr - logits_hr).mean()
+
+
+def paired_adversarial_loss(logits_hr: Tensor, logits_sr: Tensor) -> Tensor:
+    """Return the generator's loss against a discriminator that compares: both kinds exchanged.
+
+    Args:
+        logits_hr: logits for HR images, of any shape.
+        logits_sr: logits for SR images of the same places, the same shape.
+
+    Returns:
+        A scalar.
+    """
+    return paired_discriminator_loss(logits_sr, logits_hr)
+
+
+def gradient_penalty(discriminator: Callable[[Tensor], Tensor], hr: Tensor) -> Tensor:
+    """Return R1, the mean squared length of the logits' gradient at HR images.
+
+    Mescheder et al. (2018, eq. 9): where the generator is right, a discriminator with a slope
+    would drive it away again. The logits of an image's patches are summed. Take it in float32;
+    its own gradient, that of a gradient, overflows and vanishes early in less.
+
+    Args:
+        discriminator: maps images to logits.
+        hr: float tensor (N, C, H, W).
+
+    Returns:
+        A scalar, with a graph to the discriminator's weights.
+    """
+    hr = hr.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(hr).sum(), hr, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+GAMES = {
+    "standard": (discriminator_loss, lambda logits_hr, logits_sr: adversarial_loss(logits_sr)),
+    "relativistic": (relativistic_discriminator_loss, relativistic_adversarial_loss),
+    "paired": (paired_discriminator_loss, paired_adversarial_loss),
+}
+"""The discriminator's and the generator's loss of each game, both of the logits for HR and SR:
+SRGAN's, ESRGAN's relativistic average, and the comparison of two images of one place."""
 
 
 class GeneratorTerms(NamedTuple):
     """The generator's total loss and its unweighted terms, all scalars.
 
-    ``texture`` and ``lattice`` are 0 where their weight is.
+    ``consistency`` is 0 where its weight is.
     """
 
     total: Tensor
     content: Tensor
     perceptual: Tensor
     adversarial: Tensor
-    texture: Tensor
-    lattice: Tensor
+    consistency: Tensor
 
 
 class GeneratorLoss(nn.Module):
-    """The weighted sum of content, perceptual and adversarial loss, and of two more.
+    """The weighted sum of content, perceptual and adversarial loss, and of LR consistency.
 
     Args:
         features: the VGG network of the perceptual loss.
         layers: see :class:`PerceptualLoss`.
-        jitter: see :class:`PerceptualLoss`.
-        content_weight: weight of the mean squared error.
+        content_weight: weight of :func:`content_loss`.
         perceptual_weight: weight of the VGG loss.
         adversarial_weight: weight of the adversarial loss.
-        texture_weight: weight of :func:`texture_loss`; none in the paper.
-        texture_amount: see :func:`texture_loss`.
-        lattice_weight: weight of :func:`lattice_loss`; none in the paper.
-        scale: the generator's, for :func:`lattice_loss`.
-        relativistic: ESRGAN's adversarial loss, :func:`relativistic_adversarial_loss`, for
-            SRGAN's.
+        consistency_weight: weight of :func:`consistency_loss`; none in the paper.
+        perceptual_every: steps between two looks at VGG, which costs more than all else in a
+            step. On these steps its weight counts as many times as much, on the others it is left
+            out (as StyleGAN2 does with its penalties, Karras et al. 2020, section 3.1).
+        game: a name from :data:`GAMES`; the paper's by default.
 
     Raises:
-        ConfigurationError: a weight that is negative or not finite, all weights zero, or an
-            impossible amount.
+        ConfigurationError: a weight that is negative or not finite, all weights zero, an
+            impossible number of steps, or an unknown game.
     """
 
     def __init__(
@@ -264,58 +273,64 @@ class GeneratorLoss(nn.Module):
         features: VGGFeatures,
         *,
         layers: Mapping[str, float] | None = None,
-        jitter: int = 0,
         content_weight: float,
         perceptual_weight: float,
         adversarial_weight: float,
-        texture_weight: float = 0.0,
-        texture_amount: float = 1.0,
-        lattice_weight: float = 0.0,
-        scale: int = 4,
-        relativistic: bool = False,
+        consistency_weight: float = 0.0,
+        perceptual_every: int = 1,
+        game: str = "standard",
     ) -> None:
         super().__init__()
-        weights = (
-            content_weight,
-            perceptual_weight,
-            adversarial_weight,
-            texture_weight,
-            lattice_weight,
-        )
+        weights = (content_weight, perceptual_weight, adversarial_weight, consistency_weight)
         if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
             raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
-        if not 0 < texture_amount < float("inf"):
-            raise ConfigurationError(f"texture_amount must be above 0, not {texture_amount}.")
-        self.perceptual = PerceptualLoss(features, layers, jitter)
+        if perceptual_every < 1:
+            raise ConfigurationError(f"perceptual_every must be 1 or more, not {perceptual_every}.")
+        if game not in GAMES:
+            raise unknown_name("game", game, GAMES)
+        self.perceptual = PerceptualLoss(features, layers)
         self.content_weight, self.perceptual_weight = content_weight, perceptual_weight
         self.adversarial_weight = adversarial_weight
-        self.texture_weight, self.lattice_weight = texture_weight, lattice_weight
-        self.texture_amount, self.scale = texture_amount, scale
-        self.relativistic = relativistic
+        self.consistency_weight = consistency_weight
+        self.perceptual_every = perceptual_every
+        self.discriminator_loss, self.adversarial_loss = GAMES[game]
+        self.compares = game != "standard"  # the generator's loss needs the logits of HR
 
     def forward(
-        self, sr: Tensor, hr: Tensor, logits_sr: Tensor, logits_hr: Tensor | None = None
+        self,
+        sr: Tensor,
+        hr: Tensor,
+        logits_sr: Tensor,
+        logits_hr: Tensor | None = None,
+        *,
+        other: Tensor | None = None,
+        lr: Tensor | None = None,
+        step: int = 0,
     ) -> GeneratorTerms:
-        """Return total and terms for SR and HR (N, C, H, W) and the logits of SR (N, 1).
+        """Return total and terms.
 
-        The logits of HR are needed, and used, if the loss is relativistic.
+        Args:
+            sr: (N, C, H, W) in [0, 1].
+            hr: the same shape.
+            logits_sr: the discriminator's logits for ``sr``.
+            logits_hr: the logits for ``hr``; of no use in the standard game.
+            other: another throw for the same LR images, if the generator throws dice.
+            lr: (N, C, h, w); of no use without a ``consistency_weight``.
+            step: number of the step; VGG is looked at in those that ``perceptual_every`` divides.
         """
-        content = content_loss(sr, hr)
-        perceptual = self.perceptual(sr, hr)
-        if self.relativistic:
-            adversarial = relativistic_adversarial_loss(logits_hr, logits_sr)
-        else:
-            adversarial = adversarial_loss(logits_sr)
-        texture = lattice = sr.new_zeros(())
-        if self.texture_weight:
-            texture = texture_loss(sr, hr, self.texture_amount)
-        if self.lattice_weight:
-            lattice = lattice_loss(sr, self.scale)
+        content = content_loss(sr, hr, other)
+        perceptual = consistency = sr.new_zeros(())
+        if self.perceptual_weight and step % self.perceptual_every == 0:
+            perceptual = self.perceptual_every * self.perceptual(sr, hr, other)
+        adversarial = self.adversarial_loss(logits_hr, logits_sr)
+        if self.consistency_weight:
+            consistency = consistency_loss(sr, lr)
+            if other is not None:
+                consistency = (consistency + consistency_loss(other, lr)) / 2
         total = (
             self.content_weight * content
             + self.perceptual_weight * perceptual
             + self.adversarial_weight * adversarial
-            + self.texture_weight * texture
-            + self.lattice_weight * lattice
+            + self.consistency_weight * consistency
         )
-        return GeneratorTerms(total, content, perceptual, adversarial, texture, lattice)
+        return GeneratorTerms(total, content, perceptual, adversarial, consistency)

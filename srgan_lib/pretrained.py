@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from srgan_lib.architectures import GENERATORS, Discriminator, NeighbourEmbedding
+from srgan_lib.architectures import DISCRIMINATORS, GENERATORS, NeighbourEmbedding
 from srgan_lib.checkpoints import read_weights
 from srgan_lib.errors import ConfigurationError, WeightsError, unknown_name
 
@@ -30,7 +30,7 @@ PRETRAINED = (
 
 _NETWORKS = {
     **GENERATORS,
-    "Discriminator": Discriminator,
+    **DISCRIMINATORS,
     "NeighbourEmbedding": NeighbourEmbedding,
 }
 

@@ -158,10 +158,24 @@ _AnyGenerator = Annotated[
 
 
 class DiscriminatorPart(_Part):
-    """See :class:`srgan_lib.architectures.discriminator.Discriminator`."""
+    """The discriminator: its ``network``, a name from
+    :data:`srgan_lib.architectures.DISCRIMINATORS`, and the arguments of that network.
+    """
 
+    network: Literal["Discriminator", "PatchDiscriminator"] = "Discriminator"
     width: Annotated[Positive, Field(le=MOST)] = 64
-    grid: Annotated[Positive, Field(le=MOST)] = 6
+    grid: Annotated[Positive, Field(le=MOST)] | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the network is made with, but for channels and scale, which are the data's."""
+        return self.model_dump(exclude={"network"}, exclude_none=True)
+
+    @model_validator(mode="after")
+    def _agree(self) -> "DiscriminatorPart":
+        if self.network == "PatchDiscriminator" and self.grid is not None:
+            raise ValueError("grid has no use in a PatchDiscriminator, which judges each patch")
+        return self
 
 
 class LossPart(_Part):
@@ -170,14 +184,12 @@ class LossPart(_Part):
     network: Literal["vgg16", "vgg19"] = "vgg19"
     weights: str = "imagenet"
     layers: dict[str, Weight] = {"relu5_4": 1.0}
-    jitter: Annotated[_Int, Field(ge=0)] = 0
     content_weight: Weight = 1.0
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 1e-3
-    texture_weight: Weight = 0.0
-    texture_amount: Annotated[_Float, Field(gt=0)] = 1.0
-    lattice_weight: Weight = 0.0
-    relativistic: bool = False
+    consistency_weight: Weight = 0.0
+    perceptual_every: Positive = 1
+    game: Literal["standard", "relativistic", "paired"] = "standard"
 
     @model_validator(mode="after")
     def _agree(self) -> "LossPart":
@@ -215,13 +227,12 @@ class Recipe(_Part):
         learning_rate: of the generator's Adam.
         discriminator_learning_rate: of the discriminator's Adam; the generator's by default.
         warm_up: steps in which only the discriminator learns; stage two only.
-        dither: width of the noise added to what the discriminator sees, in grey levels of an
-            8-bit image; stage two only. See :class:`srgan_lib.training.AdversarialStage`.
+        betas: of both Adams, stage two only.
+        penalty_weight: of the gradient penalty, stage two only. See
+            :class:`srgan_lib.training.AdversarialStage`.
         schedule: ``"cosine"`` falls to 1 % over the run; ``"constant"`` stays.
         pixel_loss: ``"mse"`` or ``"l1"``; stage one only.
         average_decay: of the moving average of the generator's weights.
-        interpolate: share of the averaged weights in the generator that is saved; the rest is of
-            ``start_from``. See :func:`srgan_lib.averaging.interpolate_networks`.
         precision: a name from :data:`srgan_lib.hardware.PRECISIONS`.
         compile: let ``torch.compile`` fuse operations.
         seed: of the weights and the crops.
@@ -239,11 +250,11 @@ class Recipe(_Part):
     learning_rate: Rate = 1e-4
     discriminator_learning_rate: Rate | None = None
     warm_up: Annotated[_Int, Field(ge=0)] = 0
-    dither: Annotated[_Float, Field(ge=0, le=255)] = 0.0
+    betas: tuple[Share, Rate] = (0.9, 0.999)
+    penalty_weight: Weight = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     pixel_loss: Literal["mse", "l1"] | None = None
     average_decay: Annotated[_Float, Field(ge=0, lt=1)] = 0.99
-    interpolate: Annotated[_Float, Field(gt=0, le=1)] = 1.0
     precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
     compile: bool = False
     seed: Annotated[_Int, Field(ge=0, lt=2**63)] = 0
@@ -276,13 +287,11 @@ class Recipe(_Part):
                 f"data.crop_size ({self.data.crop_size}) must be a multiple of generator.scale "
                 f"({self.generator.scale})"
             )
-        if self.interpolate < 1 and self.start_from is None:
-            raise ValueError("interpolate needs start_from, the other network")
         if self.stage == "content":
             for name in ("discriminator", "loss", "discriminator_learning_rate"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} has no use in the content stage; remove it")
-            for name in ("warm_up", "dither"):
+            for name in ("warm_up", "penalty_weight"):
                 if getattr(self, name):
                     raise ValueError(f"{name} has no use in the content stage; remove it")
         else:
@@ -298,11 +307,6 @@ class Recipe(_Part):
                 )
             if self.data.crop_size < 32:
                 raise ValueError("the discriminator needs a data.crop_size of 32 or more")
-            if self.loss.lattice_weight and self.data.crop_size < 6 * self.generator.scale:
-                raise ValueError(
-                    f"loss.lattice_weight needs a data.crop_size of {6 * self.generator.scale} or "
-                    "more, six LR pixels"
-                )
         return self
 
 

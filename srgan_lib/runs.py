@@ -7,7 +7,7 @@ A run folder holds all that a run was made of and all that it made:
 - ``metrics.jsonl``: a line for each epoch; ``tensorboard/``: the same for TensorBoard;
 - ``samples/``: the fixed validation crops after each epoch;
 - ``generator.safetensors`` and, in stage two, ``discriminator.safetensors``: the weights after
-  the newest epoch, the generator's averaged, and interpolated if the recipe says so.
+  the newest epoch, the generator's averaged.
 """
 
 import contextlib
@@ -28,8 +28,14 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from srgan_lib.architectures import DRCN, GENERATORS, Discriminator, Interpolation, VGGFeatures
-from srgan_lib.averaging import interpolate_networks
+from srgan_lib.architectures import (
+    DRCN,
+    GENERATORS,
+    Discriminator,
+    Interpolation,
+    PatchDiscriminator,
+    VGGFeatures,
+)
 from srgan_lib.checkpoints import load_state, load_weights, save_state, save_weights
 from srgan_lib.crops import (
     CropSampler,
@@ -62,7 +68,7 @@ _LOOK_EVERY = 20  # steps between two looks at the losses, each of which waits f
 _KEPT = 2  # checkpoints
 _VALIDATION_SIDE = 256  # of the crop of each validation image that is measured, in pixels
 _SAMPLES = 4  # validation crops that are drawn
-_WON = 0.002  # a discriminator whose loss stays below this leaves nothing to learn from
+_LOST = 0.99  # the share of places that a discriminator ranks right, from which on it has won
 
 
 def train(
@@ -95,8 +101,8 @@ def train(
             use.
         DatasetError: missing images, or no validation image.
         ImageError: no image that a crop fits into.
-        SRGANError: a loss that is no longer finite, a discriminator that has won, a GPU out of
-            memory, a file that can't be written. The last checkpoint is whole in each case.
+        SRGANError: a loss that is no longer finite, a GPU out of memory, a file that can't be
+            written. The last checkpoint is whole in each case.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after saving.
     """
     device = None if device is None else torch.device(device)
@@ -149,31 +155,31 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
         if isinstance(generator, DRCN):
             return RecursiveStage(generator, recipe.steps, **common)
         return ContentStage(generator, **common)
-    assert recipe.discriminator is not None and recipe.loss is not None  # the recipe was checked
-    discriminator = Discriminator(recipe.data.channels, **recipe.discriminator.model_dump())
-    part = recipe.loss
+    assert recipe.loss is not None  # the recipe was checked
     loss = GeneratorLoss(
-        VGGFeatures(part.deepest, part.network, part.weights),
-        layers=part.layers,
-        jitter=part.jitter,
-        content_weight=part.content_weight,
-        perceptual_weight=part.perceptual_weight,
-        adversarial_weight=part.adversarial_weight,
-        texture_weight=part.texture_weight,
-        texture_amount=part.texture_amount,
-        lattice_weight=part.lattice_weight,
-        scale=recipe.generator.scale,
-        relativistic=part.relativistic,
+        VGGFeatures(recipe.loss.deepest, recipe.loss.network, recipe.loss.weights),
+        **recipe.loss.model_dump(exclude={"network", "weights"}),
     )
     return AdversarialStage(
         generator,
-        discriminator,
+        build_discriminator(recipe),
         loss,
         discriminator_learning_rate=recipe.discriminator_learning_rate,
+        betas=recipe.betas,
+        penalty_weight=recipe.penalty_weight,
         warm_up=recipe.warm_up,
-        dither=recipe.dither / 255,
         **common,
     )
+
+
+def build_discriminator(recipe: Recipe) -> torch.nn.Module:
+    """Return the recipe's discriminator, new."""
+    part = recipe.discriminator
+    assert part is not None  # the recipe was checked
+    if part.network == "PatchDiscriminator":
+        scale = recipe.generator.scale
+        return PatchDiscriminator(recipe.data.channels, scale=scale, **part.arguments)
+    return Discriminator(recipe.data.channels, **part.arguments)
 
 
 def build_sampler(recipe: Recipe, device: torch.device, progress: bool = False) -> CropSampler:
@@ -301,7 +307,6 @@ class _Run:
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
         self.best = -math.inf
         self.sums: dict[str, Tensor] = {}
-        self.weak_looks = 0
         self.board: Any = None
         self._resume()
 
@@ -355,19 +360,10 @@ class _Run:
         self.step_in_epoch += 1
 
     def _look(self, bar: tqdm) -> None:
-        """Show the losses, and stop a run that can't come to anything."""
+        """Show the losses, and stop a run whose losses are no longer finite."""
         means = self._means()
         bar.set_postfix({name: f"{value:.3g}" for name, value in means.items()})
         self._check(means)
-        if "discriminator" in means:
-            self.weak_looks = self.weak_looks + 1 if means["discriminator"] < _WON else 0
-            if self.weak_looks == 10:
-                raise SRGANError(
-                    f"The discriminator has won {self._where()}: its loss stayed below {_WON}, so "
-                    "the generator has nothing to learn from. Lower "
-                    "discriminator_learning_rate or discriminator.width, or start from a "
-                    "generator that was trained for longer, and train into a new folder."
-                )
 
     def _means(self) -> dict[str, float]:
         """Return the mean of each loss since the epoch began, over all processes."""
@@ -399,6 +395,13 @@ class _Run:
     def _end_epoch(self) -> None:
         means = self._means()
         self.epoch, self.step_in_epoch, self.sums = self.epoch + 1, 0, {}
+        if self.main and means.get("ranking", 0) > _LOST:
+            print(
+                f"Epoch {self.epoch}: the discriminator ranked {means['ranking']:.1%} of places "
+                "right. A game that is lost teaches the generator little about where it is wrong: "
+                "lower discriminator_learning_rate or discriminator.width, or raise "
+                "penalty_weight, and train into a new folder."
+            )
         _by_main(self.accelerator, lambda: self._write_epoch(means))
         self._save()
 
@@ -424,12 +427,7 @@ class _Run:
         if score > self.best:
             self.best = score
             self._write_state(self.folder / "checkpoints" / "best.safetensors")
-        generator = self.stage.average.network
-        if self.recipe.interpolate < 1:
-            with torch.random.fork_rng(devices=[]):  # the run's random numbers stay as they are
-                start = build_generator(self.recipe)
-            generator = interpolate_networks(start, generator, self.recipe.interpolate)
-        save_weights(generator, self.folder / "generator.safetensors")
+        save_weights(self.stage.average.network, self.folder / "generator.safetensors")
         if isinstance(self.stage, AdversarialStage):
             save_weights(self.stage.discriminator.plain, self.folder / "discriminator.safetensors")
 

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures.drcn import DRCN
+from srgan_lib.architectures.patch_discriminator import PatchDiscriminator
+from srgan_lib.architectures.srresnet import SRResNet
 from srgan_lib.averaging import MovingAverage
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError, unknown_name
@@ -27,13 +29,13 @@ from srgan_lib.hardware import make_accelerator
 from srgan_lib.losses import (
     PIXEL_LOSSES,
     GeneratorLoss,
-    discriminator_loss,
-    relativistic_discriminator_loss,
+    gradient_penalty,
 )
 
 Schedule = Callable[[int], float]
 """What the learning rate is multiplied by before step 0, 1, 2, ..."""
 
+_PENALTY_EVERY = 4  # steps; as in StyleGAN2's lazy regularisation, where it is 16
 _REFRESH = 20  # steps between two looks at the losses, each of which waits for the device
 
 
@@ -63,6 +65,7 @@ class _Player:
         accelerator: Accelerator,
         compiled: bool,
         fused: bool,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         network.to(accelerator.device, memory_format=torch.channels_last)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -71,7 +74,9 @@ class _Player:
         self.network = torch.compile(network) if compiled else network
         if accelerator.num_processes > 1:
             self.network = accelerator.prepare_model(self.network)
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, fused=fused)
+        self.optimiser = torch.optim.Adam(
+            network.parameters(), lr=learning_rate, betas=betas, fused=fused
+        )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, schedule)
 
     @property
@@ -212,23 +217,27 @@ class RecursiveStage(ContentStage):
 class AdversarialStage:
     """Stage two: generator and discriminator learn against each other.
 
-    Each step makes one batch of SR images. The discriminator learns first, from a detached copy,
-    so that its update neither costs nor changes anything in the generator. Then the generator
-    learns from the updated discriminator, whose own weights are frozen meanwhile.
+    Each step makes one batch of SR images, or two throws of it if the generator throws dice. The
+    discriminator learns first, from a detached copy, so that its update neither costs nor changes
+    anything in the generator. Then the generator learns from the updated discriminator, whose own
+    weights are frozen meanwhile.
 
     Args:
         generator: maps LR (N, C, h, w) to SR (N, C, H, W), best after stage one. Trained in
             place.
-        discriminator: maps images (N, C, H, W) to logits (N, 1). Trained in place.
-        loss: the generator's weighted loss.
+        discriminator: maps images (N, C, H, W) to logits; a
+            :class:`~srgan_lib.architectures.patch_discriminator.PatchDiscriminator` sees LR as
+            well. Trained in place.
+        loss: the generator's weighted loss, which also says what game is played.
         accelerator: says on what and how precisely; by default float32 on the best device.
         learning_rate: of the generator's Adam; 1e-4 in the paper.
         discriminator_learning_rate: of the discriminator's Adam; the generator's by default.
+        betas: of both Adams. A first one of 0 forgets at once where the other player stood.
+        penalty_weight: weight of :func:`~srgan_lib.losses.gradient_penalty`, of which half
+            counts; gamma in R1's paper. It is taken in each fourth step, four times as strong,
+            and in float32.
         warm_up: steps in which only the discriminator learns. A new one knows nothing, and would
             send a trained generator in a random direction.
-        dither: width of the uniform noise that is added to all images that the discriminator
-            sees. HR images hold whole grey levels and SR images anything between, which would
-            give them away; with the width of one level, 1/255, that is hidden.
         schedule: how both learning rates change; the generator's misses the warm-up.
         average_decay: see :class:`srgan_lib.averaging.MovingAverage`.
         compiled: let ``torch.compile`` fuse the networks' operations.
@@ -247,8 +256,9 @@ class AdversarialStage:
         accelerator: Accelerator | None = None,
         learning_rate: float = 1e-4,
         discriminator_learning_rate: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        penalty_weight: float = 0.0,
         warm_up: int = 0,
-        dither: float = 0.0,
         schedule: Schedule = constant,
         average_decay: float = 0.99,
         compiled: bool = False,
@@ -263,16 +273,15 @@ class AdversarialStage:
         self.average = MovingAverage(
             generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
         )
-        how = (self.accelerator, compiled, fused)
+        how = (self.accelerator, compiled, fused, betas)
         self.generator = _Player(
             generator, learning_rate, lambda step: schedule(warm_up + step), *how
         )
         self.discriminator = _Player(discriminator, discriminator_learning_rate, schedule, *how)
         self.loss = loss.to(self.accelerator.device)
-        self.discriminator_loss = (
-            relativistic_discriminator_loss if loss.relativistic else discriminator_loss
-        )
-        self.warm_up, self.dither = warm_up, dither
+        self.warm_up, self.penalty_weight = warm_up, penalty_weight
+        self.noise_channels = generator.noise_channels if isinstance(generator, SRResNet) else 0
+        self.sees_lr = isinstance(discriminator, PatchDiscriminator)
 
     def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Learn from one batch.
@@ -283,42 +292,67 @@ class AdversarialStage:
 
         Returns:
             ``total`` and its terms, see :class:`srgan_lib.losses.GeneratorTerms`;
-            ``discriminator``, and the mean probabilities that the discriminator gave to HR and
-            to SR images, ``d_hr`` and ``d_sr``; all still on the device.
+            ``discriminator``; the mean probabilities that the discriminator gave to HR and to SR
+            images, ``d_hr`` and ``d_sr``; the share of places where it ranked HR above SR,
+            ``ranking``; ``penalty``, where it has a weight; and ``spread``, the standard
+            deviation between two throws, where there are two. All still on the device.
         """
-        judge = self.discriminator.plain
+        number, judge = self.discriminator.steps, self.discriminator.plain
         with self.accelerator.autocast():
-            sr = self.generator.network(lr)
-            logits_hr = self.discriminator.network(self._dithered(hr)).float()
-            logits_sr = self.discriminator.network(self._dithered(sr.detach())).float()
-        d_loss = self.discriminator_loss(logits_hr, logits_sr)
-        self.discriminator.update(d_loss, self.scaler)
+            sr, other = self._throw(lr)
+            logits_hr = self._logits(self.discriminator.network, hr, lr)
+            logits_sr = self._logits(self.discriminator.network, sr.detach(), lr)
+        d_loss = self.loss.discriminator_loss(logits_hr, logits_sr)
+        penalty = self._penalty(lr, hr, number)
+        self.discriminator.update(d_loss + self.penalty_weight / 2 * penalty, self.scaler)
 
         judge.requires_grad_(False)
         with self.accelerator.autocast():
-            seen = [judge(self._dithered(image)).float() for image in self._judged(sr, hr)]
-            terms = self.loss(sr.float(), hr, *seen)
+            seen_hr = self._logits(judge, hr, lr) if self.loss.compares else None
+            seen_sr = self._logits(judge, sr, lr)
+            terms = self.loss(sr, hr, seen_sr, seen_hr, other=other, lr=lr, step=number)
         if self.discriminator.steps > self.warm_up:
             self.generator.update(terms.total, self.scaler)
         judge.requires_grad_(True)
 
         self.scaler.update()
         self.average.update(self.generator.plain)
-        return {
-            **{name: value.detach() for name, value in terms._asdict().items()},
-            "discriminator": d_loss.detach(),
-            "d_hr": logits_hr.detach().sigmoid().mean(),
-            "d_sr": logits_sr.detach().sigmoid().mean(),
+        values = {
+            **terms._asdict(),
+            "discriminator": d_loss,
+            "d_hr": logits_hr.sigmoid().mean(),
+            "d_sr": logits_sr.sigmoid().mean(),
+            "ranking": (logits_hr > logits_sr).float().mean(),
         }
+        if self.penalty_weight:
+            values["penalty"] = penalty
+        if other is not None:
+            values["spread"] = (sr - other).square().mean().div(2).sqrt()
+        return {name: value.detach() for name, value in values.items()}
 
-    def _judged(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, ...]:
-        """Return the images whose logits the generator's loss needs."""
-        return (sr, hr) if self.loss.relativistic else (sr,)
+    def _throw(self, lr: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return an SR image for each LR image, and another one if the generator throws dice.
 
-    def _dithered(self, image: Tensor) -> Tensor:
-        if not self.dither:
-            return image
-        return image + self.dither * (torch.rand_like(image, dtype=torch.float32) - 0.5)
+        All processes draw the noise for all images and take their own: however many share the
+        work, the run is the same.
+        """
+        if not self.noise_channels:
+            return self.generator.network(lr).float(), None
+        here, processes = self.accelerator.process_index, self.accelerator.num_processes
+        size = (2, processes, len(lr), self.noise_channels, *lr.shape[2:])
+        noise = torch.randn(size, device=lr.device)[:, here].flatten(0, 1)
+        sr, other = self.generator.network(lr, noise).float().chunk(2)
+        return sr, other
+
+    def _logits(self, network: nn.Module, image: Tensor, lr: Tensor) -> Tensor:
+        return (network(image, lr) if self.sees_lr else network(image)).float()
+
+    def _penalty(self, lr: Tensor, hr: Tensor, number: int) -> Tensor:
+        """Return the gradient penalty, four times as large as it is, or 0 in most steps."""
+        if not self.penalty_weight or number % _PENALTY_EVERY:
+            return hr.new_zeros(())
+        judge = self.discriminator.plain
+        return _PENALTY_EVERY * gradient_penalty(lambda image: self._logits(judge, image, lr), hr)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step depends on, but for the crops."""

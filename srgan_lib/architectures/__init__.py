@@ -9,6 +9,7 @@ from srgan_lib.architectures.espcn import ESPCN
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.ipt import IPT
 from srgan_lib.architectures.neighbour_embedding import NeighbourEmbedding
+from srgan_lib.architectures.patch_discriminator import PatchDiscriminator
 from srgan_lib.architectures.rrdbnet import RRDBNet
 from srgan_lib.architectures.srcnn import SRCNN
 from srgan_lib.architectures.srresnet import SRResNet
@@ -20,7 +21,11 @@ GENERATORS = {
 }
 """The networks that are trained to enlarge, by their names, in the order of their papers."""
 
+DISCRIMINATORS = {network.__name__: network for network in (Discriminator, PatchDiscriminator)}
+"""The networks that judge, by their names."""
+
 __all__ = [
+    "DISCRIMINATORS",
     "DRCN",
     "ESPCN",
     "GENERATORS",
@@ -29,6 +34,7 @@ __all__ = [
     "Discriminator",
     "Interpolation",
     "NeighbourEmbedding",
+    "PatchDiscriminator",
     "RRDBNet",
     "SRResNet",
     "SwinIR",

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from srgan_lib.architectures.checks import MOST_LAYERS, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
@@ -41,6 +42,27 @@ class SubPixelStage(nn.Module):
         return activation(x.contiguous(memory_format=torch.channels_last))
 
 
+class NoiseInput(nn.Module):
+    """Add noise to features: as much as each place and channel asks for.
+
+    StyleGAN adds one map of normal noise to all features, with a learned gain for each channel
+    (Karras et al. 2019, section 3.2). Here the gain is a 1 x 1 convolution of the features, so
+    that bone, lung and air get each their own grain. It starts at zero: a trained network means
+    the same before and after it gets a noise input.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.gain.bias)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Keep the shape (N, width, H, W); ``noise`` is (N, 1, H, W)."""
+        gain = self.gain(x)
+        return x + noise.to(gain.dtype) * gain
+
+
 class SRResNet(nn.Module):
     """Generator: LR image in, SR image of ``scale`` times the size out.
 
@@ -51,9 +73,12 @@ class SRResNet(nn.Module):
 
     The paper scales LR to [0, 1] and HR to [-1, 1]; here both are in [0, 1].
 
-    The last three arguments leave the paper. With ``batch_norm=False``, ``bicubic_skip=True``
+    The last four arguments leave the paper. With ``batch_norm=False``, ``bicubic_skip=True``
     and ``end_kernel=3`` the network starts as bicubic interpolation and learns only what to add
-    to it, which takes a small fraction of the training steps.
+    to it, which takes a small fraction of the training steps. With ``noise=True`` it throws dice:
+    noise enters after the long skip and after each sub-pixel stage, and one LR image has many SR
+    images (:class:`NoiseInput`). Without, whatever a flat patch of LR becomes repeats every
+    ``scale`` pixels, since convolutions and pixel shuffle treat all LR pixels alike.
 
     Args:
         channels: 1 (grey) or 3 (RGB).
@@ -63,8 +88,12 @@ class SRResNet(nn.Module):
         batch_norm: normalise in the residual blocks and after them, as the paper does.
         bicubic_skip: add the bicubic image to the output; the last convolution starts at zero.
         end_kernel: side of the first and the last convolution, odd; 9 in the paper.
+        noise: give the network noise inputs.
 
     Attributes:
+        noise_channels: channels of the noise that :meth:`forward` takes, 0 without noise inputs:
+            one for each pixel that an LR pixel becomes, at all sizes on the way (1 + 4 + 16 for a
+            scale of 4).
         adds_to_bicubic: whether what the layers give is added to the bicubic image.
         arguments: what this network was made with; saved along with its weights.
 
@@ -82,6 +111,7 @@ class SRResNet(nn.Module):
         batch_norm: bool = True,
         bicubic_skip: bool = False,
         end_kernel: int = 9,
+        noise: bool = False,
     ) -> None:
         super().__init__()
         if channels not in (1, 3):
@@ -104,6 +134,7 @@ class SRResNet(nn.Module):
             "batch_norm": batch_norm,
             "bicubic_skip": bicubic_skip,
             "end_kernel": end_kernel,
+            "noise": noise,
         }
         padding = end_kernel // 2
         self.head = nn.Sequential(
@@ -118,6 +149,9 @@ class SRResNet(nn.Module):
         if bicubic_skip:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
+        inputs = stages + 1 if noise else 0
+        self.noise = nn.ModuleList(NoiseInput(width) for _ in range(inputs))
+        self.noise_channels = sum(4**stage for stage in range(inputs))
 
     @property
     def receptive_radius(self) -> int:
@@ -138,17 +172,51 @@ class SRResNet(nn.Module):
         """Channels of its widest features for each SR pixel: what memory grows with."""
         return self.arguments["width"]
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W)."""
+    def forward(self, lr: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W).
+
+        With noise inputs, ``noise`` is standard normal, (N, noise_channels, H, W); without it,
+        torch's own random numbers are taken. With (K N, noise_channels, H, W) each image gets K
+        throws, (K N, channels, scale H, scale W), the first of all images first; the layers up to
+        the long skip run once for them.
+        """
         if lr.ndim != 4 or lr.shape[1] != self.channels:
             raise ImageError(
                 f"This SRResNet takes (N, {self.channels}, H, W), not {tuple(lr.shape)}."
             )
+        maps = self._noise_maps(lr, noise)
         x = self.head(lr)  # (N, width, H, W)
         x = x + self.tail(self.blocks(x))  # (N, width, H, W)
-        x = self.upsample(x)  # (N, width, scale H, scale W)
-        x = self.last(x)  # (N, channels, scale H, scale W)
-        return x if self.bicubic is None else x + self.bicubic(lr)
+        if maps:
+            x = self.noise[0](_repeat(x, maps[0]), maps[0])  # (K N, width, H, W)
+        for i, stage in enumerate(self.upsample, 1):
+            x = stage(x)  # twice the size
+            if maps:
+                x = self.noise[i](x, maps[i])
+        x = self.last(x)  # (K N, channels, scale H, scale W)
+        return x if self.bicubic is None else x + _repeat(self.bicubic(lr), x)
+
+    def _noise_maps(self, lr: Tensor, noise: Tensor | None) -> list[Tensor]:
+        """Return the noise as one map (K N, 1, height, width) for each noise input."""
+        if not self.noise:
+            return []
+        if noise is None:
+            size = (len(lr), self.noise_channels, *lr.shape[2:])
+            noise = torch.randn(size, device=lr.device, dtype=lr.dtype)
+        elif noise.shape[1:] != (self.noise_channels, *lr.shape[2:]) or len(noise) % len(lr):
+            raise ImageError(
+                f"The noise for LR {tuple(lr.shape)} is (K {len(lr)}, {self.noise_channels}, "
+                f"{lr.shape[2]}, {lr.shape[3]}), not {tuple(noise.shape)}."
+            )
+        parts = noise.split([4**i for i in range(len(self.noise))], dim=1)
+        return [functional.pixel_shuffle(part, 2**i) for i, part in enumerate(parts)]
+
+
+def _repeat(x: Tensor, like: Tensor) -> Tensor:
+    """Repeat a batch as often as it takes to be as long as another."""
+    if x.shape[0] == like.shape[0]:
+        return x
+    return torch.cat([x] * (like.shape[0] // x.shape[0]))
 
 
 def _convolution(width: int, batch_norm: bool) -> list[nn.Module]:
