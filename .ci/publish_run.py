@@ -9,10 +9,9 @@ from pathlib import Path
 
 from torch import nn
 
-from srgan_lib.architectures.discriminator import Discriminator
 from srgan_lib.checkpoints import load_weights, save_weights
 from srgan_lib.recipes import read_recipe
-from srgan_lib.runs import build_generator, write_film_strip, write_gif
+from srgan_lib.runs import build_discriminator, build_generator, write_film_strip, write_gif
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,7 +22,7 @@ def main(folder: Path, name: str) -> None:
     load_weights(generator, folder / "generator.safetensors")
     written = [_halve(generator, name)]
     if recipe.discriminator is not None:
-        discriminator = Discriminator(recipe.data.channels, **recipe.discriminator.model_dump())
+        discriminator = build_discriminator(recipe)
         load_weights(discriminator, folder / "discriminator.safetensors")
         written.append(_halve(discriminator, f"{name}_discriminator"))
     results = ROOT / "results" / name

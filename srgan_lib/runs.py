@@ -26,6 +26,7 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn import functional
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures import (
@@ -301,7 +302,7 @@ class _Run:
         size = recipe.batch_size // world
         self.share = slice(accelerator.process_index * size, (1 + accelerator.process_index) * size)
         self.images = _images_digest(recipe)
-        self.validation = _validation_crops(recipe)
+        self.validation, self.samples = _validation_crops(recipe), _sample_crops(recipe)
         self.sampler = build_sampler(recipe, accelerator.device, self.progress)
         self.stage = build_stage(recipe, accelerator)
         self.epoch, self.step_in_epoch, self.seconds = 0, 0, 0.0
@@ -438,8 +439,7 @@ class _Run:
         features = VGGFeatures("relu3_3").to(self.accelerator.device)
         crops = [crop.to(self.accelerator.device) for crop in self.validation]
         result = evaluate({"sr": generator}, crops, features, scale=scale, progress=False)[0]
-        drawn = [super_resolve(generator, degrade(crop, scale)) for crop in crops[:_SAMPLES]]
-        write_image(self.folder / "samples" / f"epoch-{self.epoch:03d}.png", _side_by_side(drawn))
+        self._draw(f"epoch-{self.epoch:03d}", generator)
         return {measure: result.mean(measure) for measure in result.values}
 
     def _write_board(self, line: dict[str, Any]) -> None:
@@ -554,14 +554,21 @@ class _Run:
             text = "".join(json.dumps(line) + "\n" for line in kept)
             write_atomically(path, text.encode())
 
+    def _draw(self, name: str, network: torch.nn.Module | None) -> None:
+        """Draw the sample crops as a network restores them, or as HR without one."""
+        drawn = self.samples
+        if network is not None:
+            lr = [degrade(hr, self.recipe.generator.scale) for hr in self.samples]
+            device = self.accelerator.device
+            drawn = [super_resolve(network, small.to(device)).cpu() for small in lr]
+        write_image(
+            self.folder / "samples" / f"{name}.png", _side_by_side(drawn, like=self.samples)
+        )
+
     def _write_references(self) -> None:
         """Draw the sample crops as HR and as bicubic interpolation."""
-        scale = self.recipe.generator.scale
-        bicubic = Interpolation("bicubic", scale)
-        crops = self.validation[:_SAMPLES]
-        interpolated = [super_resolve(bicubic, degrade(crop, scale)) for crop in crops]
-        write_image(self.folder / "samples" / "hr.png", _side_by_side(crops))
-        write_image(self.folder / "samples" / "bicubic.png", _side_by_side(interpolated))
+        self._draw("hr", None)
+        self._draw("bicubic", Interpolation("bicubic", self.recipe.generator.scale))
 
 
 def _images_digest(recipe: Recipe) -> str:
@@ -591,15 +598,40 @@ def _validation_crops(recipe: Recipe) -> list[Tensor]:
     return crops
 
 
-def _side_by_side(images: list[Tensor]) -> Tensor:
-    """Return the middle 128 x 128 pixels of images (C, H, W) in a row, white lines between."""
-    side = min(128, *(min(image.shape[-2:]) for image in images))
-    cut = []
-    for image in images:
-        top, left = ((size - side) // 2 for size in image.shape[-2:])
-        cut += [image[:, top : top + side, left : left + side].cpu(), image.new_ones(1).cpu()]
-        cut[-1] = cut[-1].expand(image.shape[0], side, 2)
-    return torch.cat(cut[:-1], dim=-1)
+def _sample_crops(recipe: Recipe) -> list[Tensor]:
+    """Return a crop of each of some validation images, with ribs, vessels or devices in it.
+
+    Of all windows of an image on a grid of a quarter of their side, it is the one with more
+    structure of some pixels' size than nine in ten have: the most of all has a letter or a cable.
+    """
+    data, scale = recipe.data, recipe.generator.scale
+    images = open_dataset(data.name, data.validation, channels=data.channels, width=data.width)
+    numbers = [number * len(images) // _SAMPLES for number in range(_SAMPLES)]
+    chosen = [images[number] for number in dict.fromkeys(numbers)]
+    side = min(128, *(min(image.shape[-2:]) for image in chosen)) // scale * scale
+    crops = []
+    for image in chosen:
+        around = functional.avg_pool2d(image, 9, 1, 4, count_include_pad=False)
+        structure = functional.avg_pool2d((image - around).abs(), side, max(side // 4, 1)).mean(0)
+        rank = int(0.9 * (structure.numel() - 1))
+        place = int(structure.flatten().argsort()[rank])
+        top, left = (max(side // 4, 1) * at for at in divmod(place, structure.shape[1]))
+        crops.append(quantise(image[:, top : top + side, left : left + side]))
+    return crops
+
+
+def _side_by_side(images: list[Tensor], like: list[Tensor]) -> Tensor:
+    """Return images (C, H, W) in a row, white lines between, with the contrast that suits ``like``.
+
+    What shows the darkest and the brightest hundredth of an image of ``like`` becomes black and
+    white.
+    """
+    row: list[Tensor] = []
+    for image, model in zip(images, like, strict=True):
+        low, high = model.quantile(0.01), model.quantile(0.99)
+        row += [((image - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)]
+        row += [image.new_ones(*image.shape[:2], 2)]
+    return torch.cat(row[:-1], dim=-1)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
