@@ -64,6 +64,40 @@ def consistency_loss(sr: Tensor, lr: Tensor) -> Tensor:
     return F.mse_loss(resize(sr, tuple(lr.shape[-2:])), lr)
 
 
+def ranked_score(sr: Tensor, hr: Tensor, other: Tensor | None = None) -> Tensor:
+    """Return the continuous ranked probability score of throws; the mean absolute error of one.
+
+    For each pixel E |HR - S| - E |S - S'| / 2, with S and S' independent throws (Gneiting and
+    Raftery 2007, section 4.2). The first part draws throws to HR, the second drives them apart,
+    and the sum is least, on average over HR, where the throws are spread as HR is, given LR: their
+    mean is right *and* so is their deviation. Scored are the pixels and, in equal parts, the means
+    of 2 x 2 pixels, so that not all of the spread is the finest grain.
+
+    Args:
+        sr: float tensor (N, C, H, W), images in [0, 1].
+        hr: the same shape.
+        other: another throw for the same LR images, the same shape.
+
+    Returns:
+        A scalar.
+    """
+    if other is None:
+        return F.l1_loss(sr, hr)
+    scores = []
+    for first, second, true in ((sr, other, hr), map(_pairs, (sr, other, hr))):
+        errors = (true - first).abs() + (true - second).abs()
+        scores.append((errors - (first - second).abs()).mean() / 2)
+    return (scores[0] + scores[1]) / 2
+
+
+def _pairs(image: Tensor) -> Tensor:
+    """Return the means of all 2 x 2 pixels."""
+    return F.avg_pool2d(image, 2, stride=1)
+
+
+CONTENT_LOSSES = {"mse": content_loss, "ranked": ranked_score}
+"""Content losses of stage two, which may be given two throws."""
+
 PIXEL_LOSSES = {"mse": content_loss, "l1": F.l1_loss}
 """Losses that stage one can train on: the paper's mean squared error, or the mean absolute error,
 which weighs outliers less and trains to a slightly higher PSNR."""
@@ -254,7 +288,8 @@ class GeneratorLoss(nn.Module):
     Args:
         features: the VGG network of the perceptual loss.
         layers: see :class:`PerceptualLoss`.
-        content_weight: weight of :func:`content_loss`.
+        content: a name from :data:`CONTENT_LOSSES`; the mean squared error by default.
+        content_weight: its weight.
         perceptual_weight: weight of the VGG loss.
         adversarial_weight: weight of the adversarial loss.
         consistency_weight: weight of :func:`consistency_loss`; none in the paper.
@@ -265,7 +300,7 @@ class GeneratorLoss(nn.Module):
 
     Raises:
         ConfigurationError: a weight that is negative or not finite, all weights zero, an
-            impossible number of steps, or an unknown game.
+            impossible number of steps, or an unknown content loss or game.
     """
 
     def __init__(
@@ -273,6 +308,7 @@ class GeneratorLoss(nn.Module):
         features: VGGFeatures,
         *,
         layers: Mapping[str, float] | None = None,
+        content: str = "mse",
         content_weight: float,
         perceptual_weight: float,
         adversarial_weight: float,
@@ -286,9 +322,11 @@ class GeneratorLoss(nn.Module):
             raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
         if perceptual_every < 1:
             raise ConfigurationError(f"perceptual_every must be 1 or more, not {perceptual_every}.")
+        if content not in CONTENT_LOSSES:
+            raise unknown_name("content loss", content, CONTENT_LOSSES)
         if game not in GAMES:
             raise unknown_name("game", game, GAMES)
-        self.perceptual = PerceptualLoss(features, layers)
+        self.content, self.perceptual = CONTENT_LOSSES[content], PerceptualLoss(features, layers)
         self.content_weight, self.perceptual_weight = content_weight, perceptual_weight
         self.adversarial_weight = adversarial_weight
         self.consistency_weight = consistency_weight
@@ -318,7 +356,7 @@ class GeneratorLoss(nn.Module):
             lr: (N, C, h, w); of no use without a ``consistency_weight``.
             step: number of the step; VGG is looked at in those that ``perceptual_every`` divides.
         """
-        content = content_loss(sr, hr, other)
+        content = self.content(sr, hr, other)
         perceptual = consistency = sr.new_zeros(())
         if self.perceptual_weight and step % self.perceptual_every == 0:
             perceptual = self.perceptual_every * self.perceptual(sr, hr, other)

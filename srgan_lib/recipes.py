@@ -184,6 +184,7 @@ class LossPart(_Part):
     network: Literal["vgg16", "vgg19"] = "vgg19"
     weights: str = "imagenet"
     layers: dict[str, Weight] = {"relu5_4": 1.0}
+    content: Literal["mse", "ranked"] = "mse"
     content_weight: Weight = 1.0
     perceptual_weight: Weight = 1.0
     adversarial_weight: Weight = 1e-3
