@@ -14,6 +14,12 @@ from serve_site import site_server
 from webpages import CHROMIUM, CHROMIUM_ARGS, SITE, WIDE
 
 
+def pytest_report_header() -> str:
+    """Say what torch computes with: another set of instructions adds up in another order."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"torch: {torch.__version__}, {capability}, {torch.get_num_threads()} threads"
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""

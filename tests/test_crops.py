@@ -287,6 +287,7 @@ def test_images_in_files_are_those_that_would_be_in_memory(
         assert torch.equal(file.read().values.int(), pixels.values.int())
 
 
+@pytest.mark.usefixtures("one_thread")  # as the workers do, which make the smaller copies
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_serves_the_same_batches_from_files(folder, no_memory, workers, close):
     dataset = open_dataset(folder, width=60)

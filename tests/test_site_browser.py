@@ -271,6 +271,20 @@ def test_search_by_touch(phone: Page, address: str) -> None:
     assert phone.evaluate(WIDTH) <= NARROW["width"]
 
 
+def test_search_results_fit_a_phone_to_the_last_excerpt(phone: Page, address: str) -> None:
+    """Each excerpt comes when its page is loaded, on a busy machine long after the first result."""
+    phone.goto(f"{address}/search.html?q=radiograph")
+    results = phone.locator("#search-results")
+    expect(results.locator(".search-summary")).to_contain_text("finished", timeout=30_000)
+    excerpts = results.locator("li p.context")
+    expect(excerpts).to_have_count(results.locator("li").count())
+    assert phone.evaluate(WIDTH) <= NARROW["width"]
+    # Whatever words the course's excerpts hold: names of Python can be of any length.
+    for place in (excerpts.first, results.locator("li a").first):
+        place.evaluate("e => e.append(' srgan_lib' + '.architectures'.repeat(9))")
+    assert phone.evaluate(WIDTH) <= NARROW["width"]
+
+
 def test_there_is_one_search_field_on_a_page(page: Page, address: str) -> None:
     page.goto(f"{address}/index.html", wait_until="networkidle")
     assert page.locator(".search-button-field:visible, input[type=search]:visible").count() == 1
