@@ -189,7 +189,7 @@ def radial_power(image: Tensor, bins: int = 32) -> tuple[Tensor, Tensor]:
         The rings' middle frequencies as fractions of the Nyquist frequency, (bins,), and the
         mean power in each ring, (bins,).
     """
-    power, radius = _spectrum(image)
+    power, radius = spectrum(image)
     ring = (radius * bins).long().clamp(max=bins)
     total = power.new_zeros(bins + 1).index_add_(0, ring, power)
     count = power.new_zeros(bins + 1).index_add_(0, ring, torch.ones_like(power))
@@ -207,7 +207,7 @@ def detail_energy(image: Tensor, above: float = 0.5) -> float:
         image: float tensor (C, H, W), at least 8 x 8.
         above: fraction of the Nyquist frequency, between 0 and 1.
     """
-    power, radius = _spectrum(image)
+    power, radius = spectrum(image)
     return float(power[radius > above].sum())
 
 
@@ -273,7 +273,7 @@ def lattice_ratios(images: Tensor, scale: int = 4, tile: int = 96) -> Tensor:
     return torch.stack(ratios)
 
 
-def _spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
+def spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
     """Return power and radius, as a fraction of the Nyquist frequency, of all frequencies."""
     height, width = image.shape[-2:]
     if min(height, width) < 8:
