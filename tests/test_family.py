@@ -332,6 +332,34 @@ def test_ipt_knows_its_task():
     assert (generator(lr) - before).abs().max() > 1e-4
 
 
+def test_swinir_starts_as_the_authors_do():
+    """Linear layers of deviation 0.02 without biases; torch's own would have 0.075."""
+    torch.manual_seed(0)
+    network = SwinIR(depths=(2, 2), bicubic_skip=True)
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    assert len(linear) == 4 * 4
+    for module in linear:
+        assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert not module.bias.any()
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm):
+            assert (module.weight == 1).all() and not module.bias.any()
+    bias = network.blocks[0]["layers"][0].attention.bias
+    assert bias.std().item() == pytest.approx(0.02, rel=0.1)
+    deep = network.deep.weight.std().item()
+    assert deep == pytest.approx((3 * 9 * 60) ** -0.5, rel=0.05)  # torch's own
+    assert not network.upsample[0].weight.any()
+
+
+def test_ipt_starts_as_the_authors_do():
+    """Positions and tasks are torch's embeddings there, of deviation 1."""
+    torch.manual_seed(0)
+    network = IPT(width=16, scales=(2, 4), patch=2, depth=1, heads=2, expansion=1, crop=24)
+    for embedding in (network.positions, *network.tasks.values()):
+        assert embedding.std().item() == pytest.approx(1, rel=0.05)
+        assert embedding.mean().item() == pytest.approx(0, abs=0.05)
+
+
 def test_ipt_learns_one_task_at_a_time():
     generator = ipt(scale=3)
     generator(torch.rand(1, 1, 8, 8, dtype=torch.float64)).square().mean().backward()

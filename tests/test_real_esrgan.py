@@ -12,7 +12,7 @@ from torch import nn
 from srgan_lib.architectures import RRDBNet
 from srgan_lib.errors import SRGANError, WeightsError
 from srgan_lib.evaluation import COLUMNS
-from srgan_lib.results import bootstrap_interval
+from srgan_lib.results import mean_over_patients
 
 TINY = {"channels": 3, "blocks": 1, "width": 5, "growth": 3}  # odd: float16 needs padding
 ADD = "Eltwise add 2 1 x y z 0=1 -23301=2,2.000000e-01,1.000000e+00"
@@ -172,7 +172,9 @@ def test_committed_means_and_intervals_are_those_of_the_values(committed, split)
         for name, values in method["values"].items():
             assert len(values) == len(patients)
             assert method["mean"][name] == pytest.approx(fmean(values))
-            assert method["interval"][name] == pytest.approx(bootstrap_interval(values, patients))
+            mean, *interval = mean_over_patients(values, patients)
+            assert method["patient_mean"][name] == pytest.approx(mean)
+            assert method["interval"][name] == pytest.approx(interval)
 
 
 def test_committed_numbers_are_of_the_same_images_and_protocol_as_our_own(root, committed):

@@ -23,11 +23,13 @@ from srgan_lib.evaluation import COLUMNS, evaluate, super_resolve
 from srgan_lib.pretrained import FAMILY, PRETRAINED, TRAINED, load_network, weights_path
 from srgan_lib.recipes import read_recipe
 from srgan_lib.results import (
-    bootstrap_interval,
+    INTERVAL,
     cost_table,
+    mean_over_patients,
     measure,
     results_folder,
     results_table,
+    summarise_again,
     write_results,
 )
 from srgan_lib.runs import read_metrics
@@ -44,22 +46,53 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_interval_of_one_patient_is_a_point():
-    assert bootstrap_interval([1.0, 2.0, 6.0], ["a", "a", "a"]) == (3.0, 3.0)
+IMAGES = (22, 6, 5, 5, 4, 2, 2, 1, 1, 1, 1, 1, 1, 1)  # of each patient of the test part
+PATIENTS = [str(patient) for patient, images in enumerate(IMAGES) for _ in range(images)]
 
 
-def test_interval_resamples_patients_not_images():
-    values, patients = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
-    assert bootstrap_interval(values, patients) == (0.0, 1.0)  # two patients: 0, 1/2 or 1
-    low, high = bootstrap_interval(values, [str(i) for i in range(100)])
-    error = 1.96 * math.sqrt(0.25 / 100)  # of a binomial share
-    assert low == pytest.approx(0.5 - error, abs=0.02)
-    assert high == pytest.approx(0.5 + error, abs=0.02)
+@pytest.mark.parametrize(
+    ("effect", "truth", "least"),
+    [
+        (lambda chance: chance.standard_normal(14), 0.0, 0.935),
+        (lambda chance: chance.lognormal(0, 0.5, 14), math.exp(0.125), 0.925),
+        (lambda chance: chance.lognormal(0, 1, 14), math.exp(0.5), 0.90),
+        (lambda chance: -chance.lognormal(0, 1, 14), -math.exp(0.5), 0.90),
+    ],
+    ids=["normal", "a little skewed", "skewed", "skewed to the left"],
+)
+def test_interval_covers_the_truth_as_often_as_it_claims(effect, truth, least):
+    """Simulated: patients differ, and the images of each differ half as much."""
+    chance, rounds, covered = np.random.default_rng(0), 4000, 0
+    for _ in range(rounds):
+        values = np.repeat(effect(chance), IMAGES) + 0.5 * chance.standard_normal(53)
+        mean, low, high = mean_over_patients(values.tolist(), PATIENTS)
+        assert low < mean < high
+        covered += low <= truth <= high
+    assert least <= covered / rounds <= 0.965
 
 
-def test_interval_weighs_images_within_patients_equally():
-    low, high = bootstrap_interval([0.0, 3.0, 3.0], ["a", "b", "b"])
-    assert (low, high) == (0.0, 3.0)
+def test_interval_is_student_s_where_nothing_is_skewed():
+    values = [1.0, 2.0, 4.0, 5.0]  # mean 3, deviation sqrt(10 / 3), t(3) = 3.1824463
+    half = 3.1824463 * math.sqrt(10 / 3) / 2
+    found = mean_over_patients(values, ["a", "b", "c", "d"])
+    assert found == pytest.approx((3, 3 - half, 3 + half))
+    # A long tail upwards: the truth may lie far above the mean, not so far below.
+    mean, low, high = mean_over_patients([0.0, 0.0, 0.0, 1.0, 9.0], list("abcde"))
+    assert high - mean > 2 * (mean - low)
+
+
+def test_interval_is_of_patients_not_of_images():
+    values, patients = [0.0, 3.0, 3.0, 6.0], ["a", "b", "b", "c"]
+    assert mean_over_patients(values, patients) == mean_over_patients([0, 3, 6], ["a", "b", "c"])
+    assert mean_over_patients([0.0, 6.0, 6.0, 6.0], ["a", "b", "b", "b"])[0] == 3
+    many = mean_over_patients([0.0, 3.0, 6.0] * 9, ["a", "b", "c"] * 9)
+    assert many == mean_over_patients([0, 3, 6], ["a", "b", "c"])  # no surer by repetition
+
+
+def test_interval_of_one_patient_is_everything():
+    assert mean_over_patients([1.0, 2.0, 6.0], ["a"] * 3) == (3, -math.inf, math.inf)
+    assert mean_over_patients([2.0, 2.0], ["a", "b"]) == (2, 2, 2)
+    assert mean_over_patients([2.0, math.inf], ["a", "b"]) == (math.inf, -math.inf, math.inf)
 
 
 def test_measure_writes_what_json_can_hold(folder, tmp_path):
@@ -73,15 +106,50 @@ def test_measure_writes_what_json_can_hold(folder, tmp_path):
     assert results["methods"]["bicubic"]["weights_sha256"] is None
     assert len(results["methods"][model]["weights_sha256"]) == 64
     for method in results["methods"].values():
-        assert set(method["mean"]) == set(method["interval"]) == set(COLUMNS)
+        for part in ("mean", "patient_mean", "interval"):
+            assert set(method[part]) == set(COLUMNS)
         for name, values in method["values"].items():
             assert len(values) == 3
             assert method["mean"][name] == pytest.approx(sum(values) / 3)
     # The last convolution of a skip network starts at zero: it is bicubic.
     assert results["methods"][model]["mean"] == results["methods"]["bicubic"]["mean"]
     table = results_table(results)
-    assert len(table.splitlines()) == 4
+    assert len(table.splitlines()) == 6
     assert f"{results['methods']['bicubic']['mean']['psnr']:.2f} [" in table
+    assert "Mean of 3 images, each taken for a patient" in table
+
+
+def test_table_shows_the_mean_that_its_interval_is_of(folder):
+    dataset = open_dataset(folder, patient_of=lambda path: "x" if path.stem == "2" else "y")
+    results = measure(["bicubic"], dataset, progress=False)
+    method = results["methods"]["bicubic"]
+    one, two, three = method["values"]["psnr"]
+    assert method["mean"]["psnr"] == pytest.approx((one + two + three) / 3)
+    assert method["patient_mean"]["psnr"] == pytest.approx(((one + two) / 2 + three) / 2)
+    low, high = method["interval"]["psnr"]
+    table = results_table(results)
+    assert f"| {method['patient_mean']['psnr']:.2f} [{low:.2f}, {high:.2f}] |" in table
+    assert "Mean of 2 patients" in table and "mean of all 3 images" in table
+
+
+def test_table_of_one_patient_has_no_interval(folder):
+    results = measure(
+        ["bicubic"], open_dataset(folder, patient_of=lambda path: "x"), progress=False
+    )
+    method = results["methods"]["bicubic"]
+    assert method["interval"]["psnr"] is None
+    assert f"| {method['patient_mean']['psnr']:.2f} |" in results_table(results)
+
+
+def test_older_files_can_be_summarised_again(folder):
+    results = measure(["bicubic"], open_dataset(folder), cost=True, progress=False)
+    older = json.loads(json.dumps(results))
+    older["protocol"]["interval"] = "95 %, by an older way"
+    older["methods"]["bicubic"]["interval"]["psnr"] = [0.0, 1.0]
+    del older["methods"]["bicubic"]["patient_mean"]
+    again = summarise_again(older)
+    assert again == results
+    assert list(again["methods"]["bicubic"]) == list(results["methods"]["bicubic"])
 
 
 def test_measure_wants_generators_of_one_scale(folder, tmp_path):
@@ -143,17 +211,30 @@ def test_discriminator_knows_original_crops_from_its_opponent_s_at_home():
         assert judge(hr).min() > 0 > judge(sr).max()
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "test_split.json",
+        "sample_640.json",
+        "sample_full.json",
+        "family_test.json",
+        "family_validation.json",
+    ],
+)
+def test_committed_means_and_intervals_are_those_of_the_values(file):
+    committed = _committed(file)
+    assert committed["protocol"]["interval"] == INTERVAL
+    patients = [image["patient"] for image in committed["data"]["images"]]
+    for method in committed["methods"].values():
+        for name, values in method["values"].items():
+            mean, *interval = mean_over_patients(values, patients)
+            assert method["mean"][name] == pytest.approx(sum(values) / len(values))
+            assert method["patient_mean"][name] == pytest.approx(mean)
+            assert method["interval"][name] == pytest.approx(interval)
+
+
 def _committed(file):
     return json.loads((ROOT / "results" / file).read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("file", ["test_split.json", "sample_640.json", "sample_full.json"])
-def test_committed_results_are_of_the_shipped_weights(file):
-    committed = _committed(file)
-    for name in GENERATORS:
-        method = committed["methods"][name]
-        for measure_name, values in method["values"].items():
-            assert method["mean"][measure_name] == pytest.approx(sum(values) / len(values))
 
 
 def _digest(path):
@@ -186,12 +267,7 @@ def test_family_s_results_are_of_the_shipped_weights(split):
     committed = _committed(f"family_{split}.json")
     assert tuple(committed["methods"]) == FAMILY
     assert committed["data"]["split"] == split
-    patients = [image["patient"] for image in committed["data"]["images"]]
     for name, method in committed["methods"].items():
-        for measure_name, values in method["values"].items():
-            assert method["mean"][measure_name] == pytest.approx(sum(values) / len(values))
-            interval = pytest.approx(bootstrap_interval(values, patients))
-            assert method["interval"][measure_name] == interval
         if name != "bicubic":
             assert method["weights_sha256"] == _digest(weights_path(name))
 

@@ -74,8 +74,8 @@ class IPT(nn.Module):
     overlap and are averaged where they do.
 
     The form follows the authors' code where the paper is silent: a linear layer before the
-    encoder and a small network after the decoder, both added to what they read, and attention
-    without biases.
+    encoder and a small network after the decoder, both added to what they read, attention without
+    biases, and positions and embeddings that start with a deviation of 1.
 
     ``bicubic_skip`` leaves the paper: the bicubic image is added, and the last convolution starts
     at zero, see :class:`~srgan_lib.architectures.srresnet.SRResNet`.
@@ -153,9 +153,9 @@ class IPT(nn.Module):
         tokens, hidden = (crop // patch) ** 2, expansion * dimension
         layer = (dimension, heads, hidden)
         self.heads = nn.ModuleDict({f"x{one}": _head(channels, width) for one in scales})
-        self.positions = nn.Parameter(0.02 * torch.randn(tokens, dimension))
+        self.positions = nn.Parameter(torch.randn(tokens, dimension))
         self.tasks = nn.ParameterDict(
-            {f"x{one}": nn.Parameter(0.02 * torch.randn(tokens, dimension)) for one in scales}
+            {f"x{one}": nn.Parameter(torch.randn(tokens, dimension)) for one in scales}
         )
         self.before = nn.Linear(dimension, dimension)
         self.encoder = nn.Sequential(*(EncoderLayer(*layer) for _ in range(depth)))

@@ -81,7 +81,8 @@ class SwinIR(nn.Module):
     A convolution reads the image (shallow features); residual Swin transformer blocks, each some
     layers of windowed attention and a convolution around which its input passes, find deep ones;
     both are added and enlarged (section 3.1 and figure 2). The image is padded to whole windows
-    by repeating its edge, so that any size will do.
+    by repeating its edge, so that any size will do. As in the authors' code, weights of linear
+    layers start with a deviation of 0.02 and their biases at zero; convolutions start as in torch.
 
     ``bicubic_skip`` leaves the paper: the bicubic image is added, and the last convolution starts
     at zero, see :class:`~srgan_lib.architectures.srresnet.SRResNet`.
@@ -155,6 +156,10 @@ class SwinIR(nn.Module):
             nn.Conv2d(width, channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
         )
         self.bicubic = Interpolation("bicubic", scale) if bicubic_skip else None
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
         if bicubic_skip:
             nn.init.zeros_(self.upsample[0].weight)
             nn.init.zeros_(self.upsample[0].bias)
