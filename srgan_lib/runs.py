@@ -67,7 +67,7 @@ from srgan_lib.variation import Variation
 
 _LOOK_EVERY = 20  # steps between two looks at the losses, each of which waits for the device
 _KEPT = 2  # checkpoints
-_VALIDATION_SIDE = 256  # of the crop of each validation image that is measured, in pixels
+_VALIDATION_SIDE = 128  # of the crop of each validation image that is measured, in pixels
 _SAMPLES = 4  # validation crops that are drawn
 _LOST = 0.99  # the share of places that a discriminator ranks right, from which on it has won
 
