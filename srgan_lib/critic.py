@@ -12,8 +12,9 @@ The protocol:
   crops of the other, and a second one the other way round. No critic is judged on a patient
   that it has learned from.
 - The critic sees a crop and its difference from the enlarged LR image, so that it also knows
-  when SR doesn't belong to its LR. The difference is divided by that of HR, in mean square over
-  the half that it learns from.
+  when SR doesn't belong to its LR, and once more what of this difference is finer than 3 pixels,
+  which is weak but telling. Each of the two is divided by its root mean square in HR, over the
+  half that it learns from.
 - It gives a logit at each place of a map, the mean of which counts for the crop.
 - The number is the area under the ROC curve (AUC): how often it finds an HR crop more real than
   an SR crop. 0.5 is guessing; 1 tells all.
@@ -22,7 +23,7 @@ The test has the power of its critic and of its few images. Near 1 shows that SR
 HR; near 0.5 shows only that this critic found no difference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,16 +44,18 @@ class Critic(nn.Module):
     Args:
         channels: channels of the image.
         width: channels of the first convolution.
-        spread: root mean square of HR's difference from the enlarged LR, which that difference
-            is divided by.
+        spreads: root mean squares of HR's difference from the enlarged LR, and of the finest
+            part of that difference, which the two are divided by.
     """
 
-    def __init__(self, channels: int = 1, width: int = 32, spread: float = 1.0) -> None:
+    def __init__(
+        self, channels: int = 1, width: int = 32, spreads: tuple[float, float] = (1.0, 1.0)
+    ) -> None:
         super().__init__()
-        self.channels, self.spread = channels, max(spread, 1e-3)
+        self.channels, self.spreads = channels, tuple(max(spread, 1e-3) for spread in spreads)
         slope = nn.LeakyReLU(0.2)
         self.layers = nn.Sequential(
-            nn.Conv2d(2 * channels, width, 3, padding=1),
+            nn.Conv2d(3 * channels, width, 3, padding=1),
             slope,
             nn.Conv2d(width, width, 4, stride=2, padding=1),
             slope,
@@ -78,8 +81,14 @@ class Critic(nn.Module):
                 H and W from 8 up.
         """
         image, difference = crops.split(self.channels, dim=1)
-        x = torch.cat([4 * image - 2, difference / self.spread], dim=1)
-        return self.layers(x).mean(dim=(1, 2, 3))
+        coarse, fine = self.spreads
+        parts = [4 * image - 2, difference / coarse, finest(difference) / fine]
+        return self.layers(torch.cat(parts, dim=1)).mean(dim=(1, 2, 3))
+
+
+def finest(images: Tensor) -> Tensor:
+    """Return what images (..., C, H, W) have beyond their mean over 3 x 3 pixels."""
+    return images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
 
 
 def fresh_critic_auc(
@@ -222,6 +231,10 @@ def _crops(pairs: Sequence[Tensor], n: int, side: int, generator: torch.Generato
     return torch.stack(crops, dim=1)
 
 
+def _spread(images: Iterable[Tensor]) -> float:
+    return float(torch.stack([image.square().mean() for image in images]).mean().sqrt())
+
+
 def _train(
     pairs: Sequence[Tensor],
     steps: int,
@@ -232,8 +245,8 @@ def _train(
 ) -> Critic:
     """Train a critic on pairs of SR and HR, (2, 2 C, H, W) each."""
     channels = pairs[0].shape[1] // 2
-    squares = [pair[1, channels:].square().mean() for pair in pairs]
-    critic = Critic(channels, spread=float(torch.stack(squares).mean().sqrt()))
+    differences = [pair[1, channels:] for pair in pairs]  # HR's
+    critic = Critic(channels, spreads=(_spread(differences), _spread(map(finest, differences))))
     critic.initialise(generator)
     critic.to(pairs[0].device)
     optimiser = torch.optim.Adam(critic.parameters(), rate, betas=(0.9, 0.99))

@@ -15,11 +15,11 @@ from srgan_lib.errors import ConfigurationError, unknown_name
 from srgan_lib.metrics import (
     detail_energy,
     feature_distances,
-    lattice_energy,
     lr_consistency,
     psnr,
     ssim,
 )
+from srgan_lib.realism import lattice_ratio
 
 COLUMNS = {
     "psnr": ("PSNR (dB)", 2),
@@ -27,7 +27,7 @@ COLUMNS = {
     "feature_distance": ("feature distance", 3),
     "lr_consistency": ("LR consistency (dB)", 1),
     "detail": ("detail, SR / HR", 2),
-    "lattice": ("lattice", 2),
+    "lattice": ("lattice, SR / HR", 2),
 }
 """Each measure's heading and the decimals that it is printed with."""
 
@@ -131,7 +131,7 @@ def evaluate(
             measured["feature_distance"].append(distance)
             measured["lr_consistency"].append(lr_consistency(sr, lr, scale, bits))
             measured["detail"].append(detail_energy(sr) / max(detail_hr, 1e-12))
-            measured["lattice"].append(lattice_energy(sr, scale))
+            measured["lattice"].append(lattice_ratio(sr, hr, scale, bits))
     return [
         Evaluation(name, {measure: tuple(v) for measure, v in measured.items()})
         for name, measured in values.items()

@@ -77,6 +77,11 @@ def feature_distance(sr: Tensor, hr: Tensor, features: VGGFeatures, bits: int = 
     The mean squared difference of the features over the mean squared feature of HR, so that
     the scale of the weights cancels.
 
+    The features are compared place by place. So this is no measure of realism: if a is what
+    HR's grain adds to the features, an image without grain is |a|^2 away, and one with grain
+    b of the same kind but drawn anew |a - b|^2, which is 2 |a|^2 on average. Every generator
+    that draws grain loses here to one that leaves it out. See :mod:`srgan_lib.realism`.
+
     Args:
         sr: float tensor (C, H, W), C = 1 or 3; clamped and rounded here.
         hr: the same shape, in [0, 1].

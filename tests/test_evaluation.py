@@ -13,6 +13,7 @@ from srgan_lib.degradation import degrade, quantise
 from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.evaluation import COLUMNS, Evaluation, evaluate, markdown_table, super_resolve
 from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr, ssim
+from srgan_lib.realism import lattice_ratio
 
 
 class Perfect(nn.Module):
@@ -53,7 +54,9 @@ def test_evaluation_is_what_the_metrics_say_of_each_image(images, features):
                 "feature_distance": feature_distance(sr, hr, features),
                 "lr_consistency": lr_consistency(sr, lr),
                 "detail": detail_energy(sr) / detail_energy(hr),
+                "lattice": lattice_ratio(sr, hr),
             }
+            assert set(expected) == set(COLUMNS)
             for measure, value in expected.items():
                 assert evaluation.values[measure][number] == pytest.approx(value), measure
     assert found[0].mean("psnr") > found[1].mean("psnr")
@@ -66,6 +69,7 @@ def test_perfect_method_reaches_the_best_values(images, features):
     assert found.values["feature_distance"] == (0,) * 3
     assert found.mean("ssim") == pytest.approx(1, abs=1e-6)
     assert found.mean("detail") == pytest.approx(1)
+    assert found.mean("lattice") == pytest.approx(1)
 
 
 def test_images_are_cut_to_a_multiple_of_scale_and_it_is_said(images, features):
