@@ -5,7 +5,8 @@
 First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight and, for one
 of the weights, two more with other seeds; those that are finished in the folder are taken as they
 are. Then everything is measured on the test part of covid19-hannover, on the first image of each
-of its 14 patients.
+of its 14 patients: findings and false alarms in the middle 384 x 384 pixels, all else on the whole
+image.
 
 The parts of the file, each value for each patient, in the order of ``data``:
 
@@ -15,8 +16,9 @@ The parts of the file, each value for each patient, in the order of ``data``:
   others), and the mean contrast recovered: the difference that it makes to the fit in its own
   place, over its contrast.
 - ``false_alarms``: on images without findings, the share of ``quiet_places`` with a false alarm.
-- ``before``, ``projected``: measures by the library's protocol, and the energy recovered and
-  invented (:func:`srgan_lib.consistency.invented_share`), before and after projection onto LR.
+- ``before``, ``projected``: measures by the library's protocol, and how much of HR's fine detail is
+  explained and how alike the two are (:func:`srgan_lib.consistency.explained_detail`), before and
+  after projection onto LR.
 - ``interpolated``: the same for networks between SRResNet and SRGAN.
 - ``uncertainty``: does the spread of several answers lie where the error is? Those of three runs
   that differ in the seed, and those of SRGAN to an image in eight positions.
@@ -40,7 +42,7 @@ from tqdm.auto import tqdm
 from srgan_lib.architectures import Interpolation, VGGFeatures
 from srgan_lib.averaging import interpolate_networks
 from srgan_lib.checkpoints import save_weights
-from srgan_lib.consistency import invented_share, project
+from srgan_lib.consistency import explained_detail, project
 from srgan_lib.datasets import Dataset, open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import SRGANError
@@ -68,7 +70,7 @@ SEEDS = ("adversarial_0.08", "adversarial_0.08_seed_1", "adversarial_0.08_seed_2
 SIZES = {"nodule": (4, 8, 16), "line": (1, 2, 4), "catheter": (4, 8, 12), "texture": (4, 8, 16)}
 CONTRASTS = (0.03, 0.06, 0.12)
 REGION = 128  # side of the region that holds a finding
-SIDE = 384  # of the middle of each image, which is all that is used
+SIDE = 384  # of the middle of each image, where findings and false alarms are measured
 PLACES = 1  # in each image, for findings
 QUIET_PLACES = 12  # in each image, for false alarms
 FALSE_ALARMS = 0.05
@@ -98,8 +100,8 @@ def first_images(split: str) -> tuple[Dataset, list[int]]:
 
 
 def read_hr(dataset: Dataset, number: int) -> Tensor:
-    """Return the middle of an image, rounded as the protocol wants it."""
-    return middle(quantise(crop_to_multiple(dataset[number], 4)), SIDE)
+    """Return an image, cut to whole LR pixels and rounded as the protocol wants it."""
+    return quantise(crop_to_multiple(dataset[number], 4))
 
 
 def places(hr: Tensor, count: int, seed: int) -> list[tuple[int, int, float]]:
@@ -152,7 +154,7 @@ def find_thresholds(images: Sequence[Tensor]) -> dict[str, dict[str, float]]:
         kind: {str(size): [] for size in sizes} for kind, sizes in SIZES.items()
     }
     for number, hr in enumerate(tqdm(images, desc="thresholds", unit="image")):
-        for region, angle in regions(hr, 1000 + number, QUIET_PLACES):
+        for region, angle in regions(middle(hr), 1000 + number, QUIET_PLACES):
             for kind, sizes in SIZES.items():
                 for size in sizes:
                     seen[kind][str(size)].append(strongest(region, kind, size, angle))
@@ -266,14 +268,14 @@ SHIFTS = {
 
 def compare(sr: Tensor, hr: Tensor, lr: Tensor, features: VGGFeatures) -> dict[str, float]:
     """Return the measures that consistency and shift are judged by."""
-    recovered, invented = invented_share(sr, hr)
+    explained, correlation = explained_detail(sr, hr)
     return {
         "psnr": psnr(sr, hr),
         "feature_distance": feature_distance(sr, hr, features),
         "lr_consistency": min(lr_consistency(sr, lr), 99.0),  # JSON knows no infinity
         "detail": detail_energy(sr) / detail_energy(hr),
-        "recovered": recovered,
-        "invented": invented,
+        "explained": explained,
+        "correlation": correlation,
     }
 
 
@@ -325,25 +327,25 @@ def measure_method(
     """Measure a method, or HR itself for None, on images without findings and with them."""
     seen: list[dict[str, Any]] = []
     for number, hr in enumerate(tqdm(images, desc=name, unit="image")):
-        whole = hr if method is None else method(degrade(hr)[None])[0]
+        lr = degrade(hr)
+        sr = hr if method is None else method(lr[None])[0]
         found = implant_and_find(
             lambda batch: batch if method is None else method(degrade(batch)),
-            hr,
+            middle(hr),
             number,
             thresholds,
         )
-        result = {"findings": found, "false_alarms": false_alarms(whole, hr, number, thresholds)}
+        alarms = false_alarms(middle(sr), middle(hr), number, thresholds)
+        result: dict[str, Any] = {"findings": found, "false_alarms": alarms}
         if method is not None:
-            crop, lr = middle(hr), degrade(middle(hr))
-            sr = method(lr[None])[0]
-            result["before"] = compare(sr, crop, lr, features)
-            result["projected"] = compare(quantise(project(sr, lr)), crop, lr, features)
+            result["before"] = compare(sr, hr, lr, features)
+            result["projected"] = compare(quantise(project(sr, lr)), hr, lr, features)
         seen.append(result)
     return together(seen)
 
 
-def middle(hr: Tensor, side: int = REGION) -> Tensor:
-    """Return the middle of an image, where all but findings and false alarms is measured."""
+def middle(hr: Tensor, side: int = SIDE) -> Tensor:
+    """Return the middle of an image, where findings and false alarms are measured."""
     top, left = ((size - side) // 2 for size in hr.shape[-2:])
     return hr[:, top : top + side, left : left + side]
 
@@ -354,8 +356,8 @@ def measure_uncertainty(
     """Measure an ensemble: the error is that of its mean."""
     seen = []
     for hr in tqdm(images, desc=name, unit="image"):
-        mean, spread = answers(degrade(middle(hr)))
-        seen.append(judge(spread, (mean - middle(hr)).abs()))
+        mean, spread = answers(degrade(hr))
+        seen.append(judge(spread, (mean - hr).abs()))
     return together(seen)
 
 
@@ -365,11 +367,10 @@ def measure_shifts(
     """Measure a network on LR images that were made otherwise than those that it learned from."""
     seen = []
     for hr in tqdm(images, desc=name, unit="image"):
-        crop = middle(hr)
         result = {}
         for shift, change in SHIFTS.items():
-            lr = change(degrade(crop))
-            result[shift] = compare(super_resolve(network, lr), crop, lr, features)
+            lr = change(degrade(hr))
+            result[shift] = compare(super_resolve(network, lr), hr, lr, features)
         seen.append(result)
     return together(seen)
 
@@ -384,8 +385,8 @@ def measure_interpolations(
         network = interpolate_networks(*ends, share)
         seen = []
         for hr in images:
-            crop, lr = middle(hr), degrade(middle(hr))
-            seen.append(compare(super_resolve(network, lr), crop, lr, features))
+            lr = degrade(hr)
+            seen.append(compare(super_resolve(network, lr), hr, lr, features))
         result[str(share)] = together(seen)
     return result
 
@@ -422,9 +423,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "flips": lambda lr: flips(networks["srgan"], lr),
     }
     sample = open_dataset("sample", width=640)
-    elsewhere = {"test": images, "chest RG1": [sample[0]], "extremity RG3": [sample[1]]}
+    elsewhere = {
+        "test": images,
+        "chest RG1": [read_hr(sample, 0)],
+        "extremity RG3": [read_hr(sample, 1)],
+    }
     results = {
         "protocol": {
+            "measured": "whole images; findings and false alarms in their middle",
             "region": REGION,
             "side": SIDE,
             "places": PLACES,

@@ -174,6 +174,9 @@ def evaluate(
     ] = None,
     data: Annotated[str, typer.Option(help="A data set's name, or a folder.")] = "covid19-hannover",
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "test",
+    channels: Annotated[
+        int, typer.Option(help="1 for grey, 3 for colour; images are converted to it.")
+    ] = 1,
     family: Annotated[
         bool, typer.Option("--family", help="All methods of chapter 8, before any --model.")
     ] = False,
@@ -185,19 +188,25 @@ def evaluate(
 ) -> None:
     """Measure models on a data set, print a table and write all numbers as JSON.
 
-    Without --model and --family: bicubic, srresnet and srgan.
+    Without --model and --family: bicubic, srresnet and srgan. With --channels 3, PSNR and SSIM
+    are those of luma (BT.601, 16 to 235), as published tables have them; a network for grey
+    images enlarges red, green and blue alone, each as a grey image.
 
     \b
     srgan evaluate --out results.json
     srgan evaluate --model bicubic --model runs/first/generator.safetensors --data sample
     srgan evaluate --family --cost --split validation
+    srgan evaluate --model bicubic --data Set5 --split all --channels 3
     """
+    if channels not in (1, 3):
+        raise typer.BadParameter(f"--channels must be 1 or 3, not {channels}.")
+
     from srgan_lib.datasets import open_dataset
     from srgan_lib.pretrained import FAMILY
     from srgan_lib.results import cost_table, measure, results_table, write_results
 
     models = [*(FAMILY if family else ()), *(model or ())] or ["bicubic", "srresnet", "srgan"]
-    opened = open_dataset(data, split)
+    opened = open_dataset(data, split, channels=channels)
     results = measure(models, opened, device=_device(device), cost=cost, progress=True)
     write_results(results, out)
     print(results_table(results))

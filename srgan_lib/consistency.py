@@ -83,13 +83,27 @@ def project(sr: Tensor, lr: Tensor) -> Tensor:
     return (sr.double() + rows_back @ missing @ columns_back.T).to(sr.dtype)
 
 
-def invented_share(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, float]:
-    """Return how much of SR's fine detail is in HR, and how much isn't.
+def explained_detail(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, float]:
+    """Return how much of HR's fine detail SR explains, and how alike the two are.
 
     Fine is what lies beyond LR's Nyquist frequency, in rows or in columns: LR has no sample of
-    it. SR's fine detail is split into the multiple of HR's that is nearest to it, and the rest,
-    which is uncorrelated with HR. Means are taken off and a Hann window applied, so that
-    neither brightness nor the borders count.
+    it. With H and S for the fine detail of HR and SR, <H, S> for their inner product and |H|^2
+    for an energy,
+
+        explained = 1 - |H - S|^2 / |H|^2,    correlation = <H, S> / (|H| |S|).
+
+    Explained is 1 where S is H, 0 where SR has no fine detail, and negative where it would be
+    better off without: there, what it added is mostly wrong. The correlation doesn't ask for
+    the amount. Multiply S by a: |H - a S|^2 = |H|^2 - 2 a <H, S> + a^2 |S|^2 is least at
+    a = <H, S> / |S|^2, where explained is correlation^2. So that is the most that any multiple of
+    S explains, and what S itself lacks of it comes from its amount.
+
+    Neither calls a good guess wrong. The best that LR allows in the mean square is S = E[H | LR].
+    Its error is orthogonal to it, <H - S, S> = 0, so with |S|^2 = e |H|^2 also <H, S> = e |H|^2.
+    Then |H - S|^2 = (1 - e) |H|^2: explained is e and the correlation is sqrt(e).
+
+    Means are taken off and a Hann window applied, so that neither brightness nor the borders
+    count.
 
     Args:
         sr: float tensor (C, H, W), at least 8 x 8.
@@ -97,8 +111,8 @@ def invented_share(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, float
         scale: HR pixels a side that make one LR pixel.
 
     Returns:
-        The energy of the two, ``(recovered, invented)``, each over that of HR's fine detail. HR
-        itself gives (1, 0), an image without fine detail (0, 0).
+        ``(explained, correlation)``: at most 1, and from -1 to 1. HR itself gives (1, 1), an
+        image without fine detail (0, 0).
 
     Raises:
         ImageError: shapes that differ or are too small, or an HR image without fine detail.
@@ -108,12 +122,12 @@ def invented_share(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, float
             f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} must have one shape, from 8 x 8 up."
         )
     found, true = _fine(sr, scale), _fine(hr, scale)
-    energy = true.abs().square().sum()
+    energy, there = (waves.abs().square().sum() for waves in (true, found))
     if energy <= 1e-20:
         raise ImageError("HR has no detail that is finer than LR, so there is nothing to compare.")
-    share = (found * true.conj()).real.sum() / energy
-    rest = (found - share * true).abs().square().sum() / energy
-    return float(share.square()), float(rest)
+    explained = 1 - (true - found).abs().square().sum() / energy
+    alike = (found * true.conj()).real.sum() / (energy * there).sqrt() if there > 1e-20 else 0.0
+    return float(explained), float(alike)
 
 
 def _fine(image: Tensor, scale: int) -> Tensor:

@@ -62,6 +62,8 @@ class Evaluation:
 def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8) -> Tensor:
     """Enlarge one image as it would be stored: in evaluation mode, clamped and rounded.
 
+    A network for grey images enlarges each channel of a colour image alone.
+
     Args:
         generator: maps (N, C, h, w) to (N, C, scale h, scale w). Its mode is restored.
         lr: float tensor (C, h, w) in [0, 1].
@@ -73,8 +75,10 @@ def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8) -> Tensor:
     was_training = generator.training
     generator.eval()
     try:
+        alone = getattr(generator, "channels", lr.shape[0]) == 1
+        batch = lr[:, None] if alone else lr[None]  # (C, 1, h, w) or (1, C, h, w)
         with torch.no_grad():
-            return quantise(generator(lr[None])[0].float(), bits)
+            return quantise(generator(batch).flatten(0, 1).float(), bits)
     finally:
         generator.train(was_training)
 
@@ -92,7 +96,8 @@ def evaluate(
 
     Args:
         methods: generators and interpolations by their names, all on the images' device.
-        images: HR images (C, H, W) in [0, 1]. Rows and columns that ``scale`` doesn't divide
+        images: HR images (C, H, W) in [0, 1]; in colour a network for grey images enlarges each
+            channel alone, see :func:`super_resolve`. Rows and columns that ``scale`` doesn't divide
             are cut off at the bottom and the right, with a warning.
         features: the VGG layer of the feature distance.
         scale: HR pixels a side that make one LR pixel.

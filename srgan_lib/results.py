@@ -59,12 +59,14 @@ def measure(
 ) -> dict[str, Any]:
     """Measure methods on a data set by the protocol of :mod:`srgan_lib.metrics`.
 
-    Images whose size the scale doesn't divide are cut at the bottom and the right.
+    Images whose size the scale doesn't divide are cut at the bottom and the right. Of colour
+    images, PSNR and SSIM are those of luma; a network for grey images enlarges each of their
+    channels alone, and its cost is that of one channel.
 
     Args:
         models: names of :data:`INTERPOLATIONS` or :data:`srgan_lib.pretrained.PRETRAINED`, or
             safetensors files; generators of one scale.
-        dataset: the images.
+        dataset: the images, with 1 or 3 channels.
         device: what to compute on; the CPU by default, in float32.
         cost: measure each method's cost, too, see :func:`srgan_lib.cost.measure_cost`.
         progress: show a progress bar.
@@ -75,7 +77,8 @@ def measure(
         by image; what :func:`summarise` makes of them; ``cost``, if it was asked for).
 
     Raises:
-        ConfigurationError: no model, one that is no generator, or several scales.
+        ConfigurationError: no model, one that is no generator, several scales, or a network for
+            colour on grey images.
         WeightsError: weights that are missing or damaged.
     """
     networks: dict[str, nn.Module] = {}
@@ -88,6 +91,13 @@ def measure(
             f"An evaluation needs generators of one scale, not of {sorted(map(str, scales))}."
         )
     scale = scales.pop()
+    for name, network in networks.items():
+        taken = getattr(network, "channels", dataset.channels)
+        if taken not in (1, dataset.channels):
+            raise ConfigurationError(
+                f"{name} takes images of {taken} channels; open the data with channels={taken}, "
+                f"or give --channels {taken}."
+            )
     methods = {
         str(model): networks.get(str(model)) or Interpolation(str(model), scale) for model in models
     }

@@ -21,9 +21,10 @@ from typer.testing import CliRunner
 from srgan_lib import cli, runs, tiling
 from srgan_lib.architectures import GENERATORS, Discriminator, Interpolation, SRResNet
 from srgan_lib.checkpoints import save_weights
-from srgan_lib.degradation import KERNELS
+from srgan_lib.degradation import KERNELS, degrade, quantise
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.images import read_pixels, to_pixels, write_image
+from srgan_lib.metrics import psnr
 from srgan_lib.pretrained import FAMILY, PRETRAINED
 from srgan_lib.tiling import upscale_tiled
 
@@ -242,7 +243,7 @@ def measured(monkeypatch):
     module = types.ModuleType("srgan_lib.results")
 
     def measure(models, dataset, *, device=None, cost=False, progress=True):
-        calls.append((models, dataset.name, dataset.split, device))
+        calls.append((models, dataset.name, dataset.split, dataset.channels, device))
         return {"models": models, "cost": cost}
 
     module.measure = measure
@@ -257,7 +258,7 @@ def test_evaluate_measures_prints_and_writes(srgan, tmp_path, measured):
     models = ["bicubic", "tiny.safetensors"]
     options = [part for model in models for part in ("--model", model)]
     result = srgan("evaluate", *options, "--data", "sample", "--out", "r.json", "--device", "cpu")
-    assert measured == [(models, "sample", "test", torch.device("cpu"))]
+    assert measured == [(models, "sample", "test", 1, torch.device("cpu"))]
     assert "| table of 2 |" in result.output
     assert json.loads((tmp_path / "r.json").read_text()) == {"models": models, "cost": False}
     assert "costs" not in result.output
@@ -268,6 +269,33 @@ def test_evaluate_measures_the_family_with_its_costs(srgan, tmp_path, measured):
     result = srgan("evaluate", *options)
     assert measured[0][0] == [*FAMILY, "nearest"]
     assert f"| costs of {len(FAMILY) + 1} |" in result.output
+
+
+def test_evaluate_measures_colour(srgan, tmp_path):
+    """Colour that grey hides: the luma of red and green noise may be flat."""
+    chance = torch.Generator().manual_seed(0)
+    lr = torch.rand(1, 3, 16, 20, generator=chance)
+    hr = quantise(Interpolation("bicubic")(lr)[0] + 0.1 * torch.rand(3, 64, 80, generator=chance))
+    (tmp_path / "colour").mkdir()
+    write_image(tmp_path / "colour" / "a.png", hr)
+    options = ["--model", "bicubic", "--data", "colour", "--split", "all", "--device", "cpu"]
+    found = {}
+    for channels in (1, 3):
+        out = f"{channels}.json"
+        srgan("evaluate", *options, "--channels", str(channels), "--out", out)
+        found[channels] = json.loads((tmp_path / out).read_text())["methods"]["bicubic"]["mean"]
+    sr = quantise(Interpolation("bicubic")(degrade(hr)[None])[0])
+    assert found[3]["psnr"] == pytest.approx(psnr(sr, hr), abs=1e-3)  # of luma, 16 to 235
+    assert found[3]["psnr"] > found[1]["psnr"] + 1  # 20 log10(255 / 219) is 1.32 dB
+    assert "must be 1 or 3" in srgan("evaluate", *options, "--channels", "2", code=2).stderr
+
+
+def test_evaluate_prints_the_published_value_of_set5(srgan):
+    folder = Path(os.environ.get("SRGAN_DATA_DIR") or "nowhere") / "set5"
+    if not folder.is_dir():
+        pytest.skip("SRGAN_DATA_DIR names no folder that holds set5")
+    options = ["--model", "bicubic", "--data", str(folder), "--split", "all", "--channels", "3"]
+    assert "| bicubic | 28.43 [" in srgan("evaluate", *options, "--device", "cpu").output
 
 
 def test_evaluate_has_models_of_its_own(srgan, measured):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from srgan_lib.architectures import Interpolation
-from srgan_lib.consistency import invented_share, measured_part, open_part, project
+from srgan_lib.consistency import explained_detail, measured_part, open_part, project
 from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise, resize, resize_matrix
 from srgan_lib.errors import ImageError
@@ -70,25 +70,42 @@ def test_projection_makes_a_network_consistent():
     assert psnr(found, hr) > psnr(sr, hr)
 
 
-def test_shares_of_known_mixtures():
+def test_detail_of_known_mixtures():
     hr, other = noise(1, 64, 64), noise(1, 64, 64, seed=1)
-    assert invented_share(hr, hr) == pytest.approx((1, 0), abs=1e-9)
-    assert invented_share(0.5 * hr + 0.3, hr) == pytest.approx((0.25, 0), abs=1e-9)
-    assert invented_share(other, hr) == pytest.approx((0, 1), abs=0.15)
-    assert invented_share(hr + 2 * other, hr) == pytest.approx((1, 4), rel=0.2)
+    assert explained_detail(hr, hr) == pytest.approx((1, 1), abs=1e-9)
+    assert explained_detail(0.5 * hr + 0.3, hr) == pytest.approx((0.75, 1), abs=1e-9)
+    assert explained_detail(-hr, hr) == pytest.approx((-3, -1), abs=1e-9)
+    assert explained_detail(other, hr) == pytest.approx((-1, 0), abs=0.2)
+    assert explained_detail(hr + 2 * other, hr) == pytest.approx((-3, 5**-0.5), rel=0.2)
     moved = hr.roll(3, -1)  # the same detail in another place
-    assert invented_share(moved, hr) == pytest.approx((0, 1), abs=0.15)
+    assert explained_detail(moved, hr) == pytest.approx((-1, 0), abs=0.2)
+    flat = torch.full_like(hr, 0.5)
+    assert explained_detail(flat, hr) == pytest.approx((0, 0), abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_best_guess_counts_as_right_by_the_share_that_it_knows(share):
+    """HR is a known part plus an unknown one; its expectation is the known part."""
+    known, unknown = noise(1, 256, 256), noise(1, 256, 256, seed=1)
+    hr = share**0.5 * known + (1 - share) ** 0.5 * unknown
+    explained, correlation = explained_detail(share**0.5 * known, hr)
+    assert explained == pytest.approx(share, abs=0.02)
+    assert correlation == pytest.approx(share**0.5, abs=0.02)
+    for factor in (0.7, 1.3):  # any other amount of it is worse, and as alike
+        changed = explained_detail(factor * share**0.5 * known, hr)
+        assert changed[0] < explained - 0.005
+        assert changed[1] == pytest.approx(correlation)
 
 
 def test_only_what_is_finer_than_lr_counts():
     hr = noise(1, 64, 64)
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     coarse = torch.cos(2 * torch.pi * x / 16)[None]  # half of LR's Nyquist frequency
-    assert invented_share(coarse, hr) == pytest.approx((0, 0), abs=1e-6)
+    assert explained_detail(hr + coarse, hr)[0] == pytest.approx(1, abs=1e-6)
     fine = torch.cos(2 * torch.pi * (0.4 * x + 0.01 * y))[None]
-    assert invented_share(hr + fine, hr)[1] > 1
+    assert explained_detail(hr + fine, hr)[0] < 0
     smooth = Interpolation("bicubic")(plain(hr, 4)[None].float())[0]
-    assert max(invented_share(smooth, hr.float())) < 0.05
+    assert abs(explained_detail(smooth, hr.float())[0]) < 0.1
 
 
 def test_sizes_that_do_not_fit_are_refused():
@@ -99,6 +116,6 @@ def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ImageError, match="not a whole number of times"):
         project(noise(1, 4, 4), noise(1, 8, 8))
     with pytest.raises(ImageError, match="must have one shape"):
-        invented_share(noise(1, 32, 32), noise(1, 32, 28))
+        explained_detail(noise(1, 32, 32), noise(1, 32, 28))
     with pytest.raises(ImageError, match="no detail that is finer than LR"):
-        invented_share(noise(1, 32, 32), torch.zeros(1, 32, 32))
+        explained_detail(noise(1, 32, 32), torch.zeros(1, 32, 32))

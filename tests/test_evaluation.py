@@ -14,6 +14,7 @@ from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.evaluation import COLUMNS, Evaluation, evaluate, markdown_table, super_resolve
 from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr, ssim
 from srgan_lib.realism import lattice_ratio
+from srgan_lib.tiling import upscale_tiled
 
 
 class Perfect(nn.Module):
@@ -70,6 +71,30 @@ def test_perfect_method_reaches_the_best_values(images, features):
     assert found.mean("ssim") == pytest.approx(1, abs=1e-6)
     assert found.mean("detail") == pytest.approx(1)
     assert found.mean("lattice") == pytest.approx(1)
+
+
+def test_grey_network_enlarges_each_channel_of_a_colour_image_alone(features):
+    generator = SRResNet(blocks=1, width=4, bicubic_skip=True)
+    nn.init.normal_(generator.last.weight, std=0.1)
+    lr = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0))
+    sr = super_resolve(generator, lr)
+    assert sr.shape == (3, 48, 64)
+    for channel in range(3):
+        torch.testing.assert_close(
+            sr[channel], super_resolve(generator, lr[channel][None])[0], atol=1 / 255 + 1e-6, rtol=0
+        )
+    tiled = quantise(upscale_tiled(generator, lr, precision="no"))
+    torch.testing.assert_close(sr, tiled, atol=1 / 255 + 1e-6, rtol=0)
+    (found,) = evaluate({"grey": generator}, [quantise(sr)], features, progress=False)
+    assert all(math.isfinite(values[0]) for values in found.values.values())
+
+
+def test_colour_network_sees_all_channels_at_once():
+    generator = SRResNet(channels=3, blocks=1, width=4)
+    lr = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0))
+    before = super_resolve(generator, lr)
+    lr[0] = 1 - lr[0]
+    assert not torch.equal(super_resolve(generator, lr)[1:], before[1:])
 
 
 def test_images_are_cut_to_a_multiple_of_scale_and_it_is_said(images, features):

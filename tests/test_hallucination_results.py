@@ -175,12 +175,39 @@ def test_first_patient_s_uncertainty_can_be_recomputed(images):
 @pytest.mark.parametrize("name", ["bicubic", "srgan"])
 def test_shifts_on_the_sample_can_be_recomputed(name, number, where, features):
     network = Interpolation(name) if name == "bicubic" else load_network(name)
-    image = open_dataset("sample", width=640)[number]
+    image = read_hr(open_dataset("sample", width=640), number)
     found = measure_shifts(network, [image], features)
     compare(found, COMMITTED["shift"][name][where])
 
 
 # The parts of the script
+
+
+def test_measures_are_of_whole_images_and_findings_of_their_middle(features):
+    """A method that fails at the border only: the measures see it, the findings don't."""
+    chance = torch.Generator().manual_seed(0)
+    hr = hallucination.quantise(0.4 + 0.2 * torch.rand(1, 480, 400, generator=chance))
+
+    def at_the_border(lr):
+        sr = Interpolation("bicubic")(lr)
+        if sr.shape[-2:] == hr.shape[-2:]:  # not a region with a finding
+            sr[..., :24, :] = sr[..., -24:, :] = 0
+        return hallucination.quantise(sr)
+
+    thresholds = {kind: {str(s): 0.05 for s in sizes} for kind, sizes in SIZES.items()}
+    broken = measure_method(at_the_border, [hr], thresholds, features)
+    sound = measure_method(enlarge(Interpolation("bicubic")), [hr], thresholds, features)
+    assert broken["findings"] == sound["findings"]
+    assert broken["false_alarms"] == sound["false_alarms"]
+    assert broken["before"]["psnr"][0] < sound["before"]["psnr"][0] - 1
+    assert set(sound["before"]) >= {"explained", "correlation"}
+
+
+def test_protocol_says_what_was_measured():
+    assert COMMITTED["protocol"]["measured"].startswith("whole images")
+    for part in ("before", "projected"):
+        for name, method in COMMITTED["methods"].items():
+            assert name == "HR" or {"explained", "correlation"} <= set(method[part])
 
 
 def test_places_leave_room_for_the_strongest_finding():

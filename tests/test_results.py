@@ -162,6 +162,26 @@ def test_measure_wants_generators_of_one_scale(folder, tmp_path):
         measure(models, open_dataset(folder), progress=False)
 
 
+def test_colour_and_grey_networks_measure_colour_images(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    (tmp_path / "images").mkdir()
+    for number in range(2):
+        values = torch.randint(256, (40, 48, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(values.numpy()).save(tmp_path / "images" / f"{number}.png")
+    models = []
+    for channels in (1, 3):
+        models.append(str(tmp_path / f"{channels}.safetensors"))
+        network = SRResNet(channels=channels, blocks=1, width=4, bicubic_skip=True)
+        save_weights(network, models[-1])
+    dataset = open_dataset(tmp_path / "images", channels=3)
+    found = measure(["bicubic", *models], dataset, cost=True, progress=False)["methods"]
+    # The last convolution of a skip network starts at zero: both are bicubic.
+    for model in models:
+        assert found[model]["values"]["psnr"] == found["bicubic"]["values"]["psnr"]
+    with pytest.raises(ConfigurationError, match=r"takes images of 3 channels.*--channels 3"):
+        measure(models[1:], open_dataset(tmp_path / "images"), progress=False)
+
+
 GENERATORS = ["srresnet", "srresnet_paper", "srgan", "srgan_unvaried"]
 NEW = [name for name in FAMILY if name not in ("bicubic", "srresnet", "srgan")]
 RUNS = [name for name in PRETRAINED if name != "neighbour_embedding"]

@@ -1,0 +1,196 @@
+"""How real the SRGANs look, and whether their throws can be trusted, on the test split.
+
+    python benchmarks/realism.py                    # all methods, results/realism.json
+    python benchmarks/realism.py --model srgan      # only this one anew
+
+The protocol, for each of the 53 test images of covid19-hannover:
+
+- One throw of the whole image (seed 0): PSNR, LR consistency, and the ratios to HR of the lattice
+  and of the power in three rings of the spectrum, see srgan_lib.realism. Of the ratios the median
+  over the images counts.
+- Many throws of a window of 192 x 192 px in the middle of the image: PSNR of the mean of 32, and
+  from 64 the correlation of deviation and error by blocks of 8 x 8 px, and the share of pixels
+  inside the 90 % intervals, see srgan_lib.calibration.
+- The kernel distance and a fresh critic's AUC over all images, see srgan_lib.realism and
+  srgan_lib.critic; from the same throws of whole images.
+
+And for the two radiographs of the sample, which are from elsewhere, at 640 px and at full size:
+ratios of one throw and, at 640 px, PSNR of the mean of 32 throws above bicubic.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from srgan_lib.architectures import Interpolation, VGGFeatures
+from srgan_lib.calibration import coverage, error_correlation
+from srgan_lib.critic import fresh_critic_auc
+from srgan_lib.datasets import open_dataset
+from srgan_lib.degradation import crop_to_multiple, degrade, quantise
+from srgan_lib.evaluation import super_resolve, throws
+from srgan_lib.files import write_atomically
+from srgan_lib.metrics import lr_consistency, psnr
+from srgan_lib.pretrained import load_network, weights_path
+from srgan_lib.realism import (
+    kernel_distance,
+    lattice_ratio,
+    ring_ratios,
+    squares,
+    vgg_statistics,
+)
+
+METHODS = ("bicubic", "srresnet", "srgan_paper", "srgan_no_dice", "srgan")
+OUT = Path(__file__).resolve().parent.parent / "results" / "realism.json"
+WINDOW = 192
+"""Side of the window in the middle of an image that many throws are made of, in pixels."""
+MEAN_OF, THROWS = 32, 64
+SCALE = 4
+
+
+def middle(hr: Tensor, side: int = WINDOW) -> Tensor:
+    """Return the window in the middle of an image, at a multiple of the scale."""
+    top, left = ((size - side) // 2 // SCALE * SCALE for size in hr.shape[-2:])
+    return hr[:, top : top + side, left : left + side]
+
+
+def one_throw(network: nn.Module, hr: Tensor) -> tuple[dict[str, Any], Tensor]:
+    """Return what is measured on one throw of a whole image, and the throw."""
+    lr = degrade(hr, SCALE)
+    sr = super_resolve(network, lr)
+    return {
+        "psnr": psnr(sr, hr),
+        "lr_consistency": lr_consistency(sr, lr, SCALE),
+        "lattice": lattice_ratio(sr, hr, SCALE),
+        "rings": list(ring_ratios(sr, hr)),
+    }, sr
+
+
+def many_throws(network: nn.Module, hr: Tensor) -> dict[str, Any]:
+    """Return what is measured on many throws of the window in an image's middle."""
+    window = middle(hr)
+    lr = degrade(window, SCALE)
+    one = super_resolve(network, lr)
+    found = {"window_psnr": psnr(one, window), "mean_psnr": psnr(one, window)}
+    if getattr(network, "noise_channels", 0):
+        images = throws(network, lr, THROWS)
+        found["mean_psnr"] = psnr(images[:MEAN_OF].mean(0), window)
+        found["correlation"] = error_correlation(images, window)
+        found["coverage"] = coverage(images, window)
+    return found
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Return all numbers of one method."""
+    network = Interpolation(name, SCALE) if name == "bicubic" else load_network(name)
+    dataset = open_dataset("covid19-hannover", "test")
+    images, srs, hrs, lrs = [], [], [], []
+    for hr, record in tqdm(zip(dataset, dataset.records, strict=True), name, len(dataset)):
+        hr = quantise(crop_to_multiple(hr, SCALE))
+        found, sr = one_throw(network, hr)
+        images.append({"name": record.name} | found | many_throws(network, hr))
+        srs.append(sr)
+        hrs.append(hr)
+        lrs.append(degrade(hr, SCALE))
+    features = VGGFeatures("relu3_3")
+    statistics = [
+        torch.cat([vgg_statistics(squares(image), features) for image in kind])
+        for kind in (srs, hrs)
+    ]
+    patients = [record.patient for record in dataset.records]
+    return {
+        "weights": None if name == "bicubic" else digest(weights_path(name)),
+        "images": images,
+        "summary": summarise(images)
+        | {
+            "kernel_distance": kernel_distance(*statistics, paired=True),
+            "critic_auc": fresh_critic_auc(srs, hrs, lrs, patients),
+        },
+        "away": away(network),
+    }
+
+
+def away(network: nn.Module) -> dict[str, Any]:
+    """Return what is measured on the sample's two radiographs."""
+    found = {}
+    for width in (640, None):
+        for image, record in zip(*both(open_dataset("sample", width=width)), strict=True):
+            hr = quantise(crop_to_multiple(image, SCALE))
+            values, _ = one_throw(network, hr)
+            if width is not None:
+                lr = degrade(hr, SCALE)
+                mean = super_resolve(network, lr)
+                if getattr(network, "noise_channels", 0):
+                    mean = throws(network, lr, MEAN_OF).mean(0)
+                bicubic = super_resolve(Interpolation("bicubic", SCALE), lr)
+                values["mean_above_bicubic"] = psnr(mean, hr) - psnr(bicubic, hr)
+            found[f"{record.name} {width or 'full'}"] = values
+    return found
+
+
+def both(dataset: Any) -> tuple[list[Tensor], Any]:
+    """Return a data set's images and records."""
+    return list(dataset), dataset.records
+
+
+def summarise(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the means, and for ratios the medians, over the images."""
+    found: dict[str, Any] = {
+        name: fmean(image[name] for image in images)
+        for name in images[0]
+        if name not in ("name", "lattice", "rings")
+    }
+    found["lattice"] = median(image["lattice"] for image in images)
+    found["rings"] = [median(ring) for ring in zip(*(i["rings"] for i in images), strict=True)]
+    return found
+
+
+def digest(path: Path) -> str:
+    """Return a file's SHA-256."""
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", action="append", choices=METHODS, help="measure only this")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    for name in options.model or METHODS:
+        found = measure(name)
+        results = json.loads(options.out.read_text()) if options.out.exists() else {}
+        results |= {
+            "protocol": {
+                "window": WINDOW,
+                "mean_of": MEAN_OF,
+                "throws": THROWS,
+                "single_and_mean": "one throw (seed 0) of the whole image; throws 0 to 63 of the "
+                "window in its middle; lattice and rings: medians of ratios to HR's",
+            }
+        }
+        measured = results.get("methods", {}) | {name: rounded(found)}
+        results["methods"] = {key: measured[key] for key in METHODS if key in measured}
+        write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
+        print(name, json.dumps(found["summary"], indent=1))
+
+
+def rounded(value: Any) -> Any:
+    """Return numbers with six significant digits, in whatever they are nested."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+if __name__ == "__main__":
+    main()
