@@ -39,7 +39,7 @@ class Critic(nn.Module):
 
     Five convolutions, three of which halve the size, with LeakyReLU (0.2) after all but the
     last; no normalisation, so that no crop affects another's logit.
-    A logit of the map sees 24 x 24 pixels.
+    A logit of the map sees 26 x 26 pixels.
 
     Args:
         channels: channels of the image.
