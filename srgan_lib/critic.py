@@ -39,7 +39,7 @@ class Critic(nn.Module):
 
     Five convolutions, three of which halve the size, with LeakyReLU (0.2) after all but the
     last; no normalisation, so that no crop affects another's logit.
-    A logit of the map sees 24 x 24 pixels.
+    A logit of the map sees 26 x 26 pixels.
 
     Args:
         channels: channels of the image.
@@ -246,8 +246,10 @@ def _train(
     """Train a critic on pairs of SR and HR, (2, 2 C, H, W) each."""
     channels = pairs[0].shape[1] // 2
     differences = [pair[1, channels:] for pair in pairs]  # HR's
-    critic = Critic(channels, spreads=(_spread(differences), _spread(map(finest, differences))))
-    critic.initialise(generator)
+    spreads = (_spread(differences), _spread(map(finest, differences)))
+    with torch.device("meta"):  # else its first weights are drawn from torch's own generator
+        critic = Critic(channels, spreads=spreads)
+    critic.to_empty(device="cpu").initialise(generator)
     critic.to(pairs[0].device)
     optimiser = torch.optim.Adam(critic.parameters(), rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

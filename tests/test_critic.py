@@ -12,7 +12,7 @@ from srgan_lib.errors import ConfigurationError, ImageError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 LEVEL = 1 / 255
-QUICK = {"steps": 60, "batch": 8, "crop": 24, "test_crops": 100}
+QUICK = {"steps": 40, "batch": 8, "crop": 24, "test_crops": 100}
 
 
 def noise(count, seed, side=96):
@@ -64,11 +64,7 @@ def test_critic_never_learns_from_the_patients_that_it_is_judged_on(reals, lrs):
     # In one patient SR is too bright, in the other too dark: who knows one of them only takes
     # the other's SR for HR.
     fakes = [reals[0] + 0.1, reals[1] - 0.1]
-    for both_ways in (False, True):
-        found = fresh_critic_auc(
-            fakes, reals[:2], lrs[:2], ("a", "b"), both_ways=both_ways, **QUICK
-        )
-        assert found < 0.2
+    assert fresh_critic_auc(fakes, reals[:2], lrs[:2], ("a", "b"), **QUICK) < 0.2
     # As two images of each of two patients, with both kinds in each, it is learned.
     fakes = [reals[0] + 0.1, reals[1] - 0.1, reals[2] + 0.1, reals[3] - 0.1]
     assert fresh_critic_auc(fakes, reals, lrs, ("a", "a", "b", "b"), **QUICK) > 0.8

@@ -66,9 +66,7 @@ MODULATIONS = {
         * (math.pi / 24 * torch.arange(h)).sin().abs()[:, None]
         * (math.pi / 24 * torch.arange(w)).sin().abs()
     ),
-    "in patches": lambda h, w: F.interpolate(
-        (torch.rand(1, 1, 8, 8, generator=chance(1)) < 0.2).float(), (h, w)
-    )[0, 0],
+    "in a quarter of the image": lambda h, w: F.interpolate(torch.eye(4)[None, None], (h, w))[0, 0],
 }
 
 
@@ -86,7 +84,7 @@ def test_more_weave_scores_more_and_a_strong_one_far_above_hr():
     found = [lattice_ratio(hr + weave(hr, amplitude=a), hr) for a in (0, 1, 2, 5)]
     assert found == sorted(found)
     assert found[0] == pytest.approx(1, abs=0.02)
-    assert found[1] > 1.3 and found[3] > 20
+    assert found[1] > 1.3 and found[3] > 10
 
 
 @pytest.mark.parametrize("seed", range(3))
