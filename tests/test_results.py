@@ -17,9 +17,9 @@ from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.cost import SIDE, count_multiply_adds
 from srgan_lib.datasets import open_dataset
-from srgan_lib.degradation import crop_to_multiple, degrade, quantise
+from srgan_lib.degradation import crop_to_multiple
 from srgan_lib.errors import ConfigurationError, SRGANError
-from srgan_lib.evaluation import COLUMNS, evaluate, super_resolve
+from srgan_lib.evaluation import COLUMNS, evaluate
 from srgan_lib.pretrained import FAMILY, PRETRAINED, TRAINED, load_network, weights_path
 from srgan_lib.recipes import read_recipe
 from srgan_lib.results import (
