@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.calibration import MEASURES
 from srgan_lib.cost import SIDE, measure_cost
 from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import crop_to_multiple
@@ -46,6 +48,7 @@ def measure(
     *,
     device: torch.device | None = None,
     cost: bool = False,
+    throws: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure methods on a data set by the protocol of :mod:`srgan_lib.metrics`.
@@ -58,12 +61,14 @@ def measure(
         dataset: the images.
         device: what to compute on; the CPU by default, in float32.
         cost: measure each method's cost, too, see :func:`srgan_lib.cost.measure_cost`.
+        throws: number of throws to measure the dice by, 0 for not; see
+            :func:`srgan_lib.evaluation.evaluate`.
         progress: show a progress bar.
 
     Returns:
         What a JSON file can hold: ``protocol``, ``versions``, ``data`` (with the SHA-256 of each
         image file), ``methods`` (for each: the SHA-256 of its weights; values of each measure by
-        image; means; 95 % intervals; ``cost``, if it was asked for).
+        image; means; 95 % intervals; ``cost`` and ``throws``, if they were asked for).
 
     Raises:
         ConfigurationError: no model, one that is no generator, or several scales.
@@ -86,7 +91,7 @@ def measure(
     for module in (*methods.values(), features):
         module.to(device or torch.device("cpu"))
     images = [crop_to_multiple(image, scale).to(device) for image in dataset]
-    evaluations = evaluate(methods, images, features, scale=scale, progress=progress)
+    evaluations = evaluate(methods, images, features, scale=scale, throws=throws, progress=progress)
     costs: dict[str, Any] = {}
     if cost:
         for name, method in methods.items():
@@ -122,15 +127,27 @@ def measure(
                 "weights_sha256": _sha256(weights_path(evaluation.method))
                 if evaluation.method in networks
                 else None,
-                "values": {name: list(values) for name, values in evaluation.values.items()},
-                "mean": {name: evaluation.mean(name) for name in evaluation.values},
-                "interval": {
-                    name: list(bootstrap_interval(values, patients))
-                    for name, values in evaluation.values.items()
-                },
+                **_summary(evaluation.values, patients),
                 **costs.get(evaluation.method, {}),
+                **(
+                    {"throws": {"count": throws, **_summary(evaluation.throws, patients)}}
+                    if evaluation.throws
+                    else {}
+                ),
             }
             for evaluation in evaluations
+        },
+    }
+
+
+def _summary(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, Any]:
+    """Return values by image, their means and the means' intervals, for each measure."""
+    return {
+        "values": {name: list(of_images) for name, of_images in values.items()},
+        "mean": {name: fmean(of_images) for name, of_images in values.items()},
+        "interval": {
+            name: list(bootstrap_interval(of_images, patients))
+            for name, of_images in values.items()
         },
     }
 
@@ -172,15 +189,29 @@ def write_results(results: dict[str, Any], path: str | os.PathLike) -> None:
 
 def results_table(results: dict[str, Any]) -> str:
     """Return a Markdown table: a row for each method, mean and interval of each measure."""
+    return _table(results["methods"], COLUMNS)
+
+
+def throws_table(results: dict[str, Any]) -> str:
+    """Return a Markdown table of the dice, a row for each method that throws some."""
+    thrown = {
+        f"{name}, {method['throws']['count']} throws": method["throws"]
+        for name, method in results["methods"].items()
+        if "throws" in method
+    }
+    return _table(thrown, MEASURES) if thrown else "No method throws dice."
+
+
+def _table(rows: Mapping[str, Any], columns: Mapping[str, tuple[str, int]]) -> str:
+    """Return a Markdown table of means and intervals."""
     lines = [
-        "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |",
-        "|---|" + "---:|" * len(COLUMNS),
+        "| method | " + " | ".join(heading for heading, _ in columns.values()) + " |",
+        "|---|" + "---:|" * len(columns),
     ]
-    for name, method in results["methods"].items():
+    for name, row in rows.items():
         cells = [
-            f"{method['mean'][m]:.{d}f} [{method['interval'][m][0]:.{d}f}, "
-            f"{method['interval'][m][1]:.{d}f}]"
-            for m, (_, d) in COLUMNS.items()
+            f"{row['mean'][m]:.{d}f} [{row['interval'][m][0]:.{d}f}, {row['interval'][m][1]:.{d}f}]"
+            for m, (_, d) in columns.items()
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
