@@ -570,8 +570,8 @@ def _upscale_file(
     write(
         targets[-1],
         scaled,
-        f"no radiograph but the standard deviation of {which}; the grey level is "
-        f"{_DEVIATION_GAIN} times the deviation",
+        f"the deviation of {which}; grey is {_DEVIATION_GAIN} times the standard deviation, and "
+        "no radiograph",
     )
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from srgan_lib import files as module
 from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
+from srgan_lib.calibration import MEASURES
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.cost import SIDE, count_multiply_adds
 from srgan_lib.datasets import open_dataset
@@ -28,6 +29,7 @@ from srgan_lib.results import (
     measure,
     results_folder,
     results_table,
+    throws_table,
     write_results,
 )
 from srgan_lib.runs import read_metrics
@@ -82,6 +84,24 @@ def test_measure_writes_what_json_can_hold(folder, tmp_path):
     table = results_table(results)
     assert len(table.splitlines()) == 4
     assert f"{results['methods']['bicubic']['mean']['psnr']:.2f} [" in table
+
+
+def test_measure_keeps_what_the_dice_are_worth(folder, tmp_path):
+    network = SRResNet(blocks=1, width=4, bicubic_skip=True, noise=True)
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    torch.nn.init.normal_(network.noise[2].gain.bias, std=0.5)
+    save_weights(network, tmp_path / "dice.safetensors")
+    model = str(tmp_path / "dice.safetensors")
+    results = measure(["bicubic", model], open_dataset(folder), throws=3, progress=False)
+    assert json.loads(json.dumps(results)) == results
+    assert "throws" not in results["methods"]["bicubic"]
+    thrown = results["methods"][model]["throws"]
+    assert thrown["count"] == 3 and set(thrown["mean"]) == set(thrown["interval"]) == set(MEASURES)
+    assert all(len(values) == 3 for values in thrown["values"].values())
+    head, _, row = throws_table(results).splitlines()
+    assert "coverage of the 90 % interval" in head and row.startswith(f"| {model}, 3 throws |")
+    assert f" {thrown['mean']['coverage']:.3f} [" in row
+    assert throws_table({"methods": {}}) == "No method throws dice."
 
 
 def test_measure_wants_generators_of_one_scale(folder, tmp_path):
