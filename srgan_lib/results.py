@@ -23,6 +23,7 @@ from torch import nn
 
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.calibration import MEASURES
 from srgan_lib.cost import SIDE, measure_cost
 from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import crop_to_multiple
@@ -55,6 +56,7 @@ def measure(
     *,
     device: torch.device | None = None,
     cost: bool = False,
+    throws: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure methods on a data set by the protocol of :mod:`srgan_lib.metrics`.
@@ -69,12 +71,19 @@ def measure(
         dataset: the images, with 1 or 3 channels.
         device: what to compute on; the CPU by default, in float32.
         cost: measure each method's cost, too, see :func:`srgan_lib.cost.measure_cost`.
+        throws: number of throws to measure the dice by, 0 for not; see
+            :func:`srgan_lib.evaluation.evaluate`.
         progress: show a progress bar.
 
     Returns:
         What a JSON file can hold: ``protocol``, ``versions``, ``data`` (with the SHA-256 of each
+<<<<<<< HEAD
         image file), ``methods`` (for each: the SHA-256 of its weights; ``values`` of each measure
         by image; what :func:`summarise` makes of them; ``cost``, if it was asked for).
+=======
+        image file), ``methods`` (for each: the SHA-256 of its weights; values of each measure by
+        image; means; 95 % intervals; ``cost`` and ``throws``, if they were asked for).
+>>>>>>> infer
 
     Raises:
         ConfigurationError: no model, one that is no generator, several scales, or a network for
@@ -105,7 +114,7 @@ def measure(
     for module in (*methods.values(), features):
         module.to(device or torch.device("cpu"))
     images = [crop_to_multiple(image, scale).to(device) for image in dataset]
-    evaluations = evaluate(methods, images, features, scale=scale, progress=progress)
+    evaluations = evaluate(methods, images, features, scale=scale, throws=throws, progress=progress)
     costs: dict[str, Any] = {}
     if cost:
         for name, method in methods.items():
@@ -141,19 +150,47 @@ def measure(
                 "weights_sha256": _sha256(weights_path(evaluation.method))
                 if evaluation.method in networks
                 else None,
+<<<<<<< HEAD
                 "values": {name: list(values) for name, values in evaluation.values.items()},
                 **summarise(evaluation.values, patients),
+=======
+                **_summary(evaluation.values, patients),
+>>>>>>> infer
                 **costs.get(evaluation.method, {}),
+                **(
+                    {"throws": {"count": throws, **_summary(evaluation.throws, patients)}}
+                    if evaluation.throws
+                    else {}
+                ),
             }
             for evaluation in evaluations
         },
     }
 
 
+<<<<<<< HEAD
 def mean_over_patients(
     values: Sequence[float], patients: Sequence[str], share: float = 0.95
 ) -> tuple[float, float, float]:
     """Return the mean over patients of each patient's mean, and an interval for it.
+=======
+def _summary(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, Any]:
+    """Return values by image, their means and the means' intervals, for each measure."""
+    return {
+        "values": {name: list(of_images) for name, of_images in values.items()},
+        "mean": {name: fmean(of_images) for name, of_images in values.items()},
+        "interval": {
+            name: list(bootstrap_interval(of_images, patients))
+            for name, of_images in values.items()
+        },
+    }
+
+
+def bootstrap_interval(
+    values: Sequence[float], patients: Sequence[str], share: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a mean, resampling patients, not images.
+>>>>>>> infer
 
     Images of one patient resemble each other, so they are no independent witnesses: each patient
     counts once. The interval is Student's, with one degree of freedom less than patients, on a
@@ -251,6 +288,7 @@ def write_results(results: dict[str, Any], path: str | os.PathLike) -> None:
 
 
 def results_table(results: dict[str, Any]) -> str:
+<<<<<<< HEAD
     """Return a Markdown table: a row for each method, mean over patients and interval.
 
     It has the measures that all methods have. A line under it says what was averaged.
@@ -260,10 +298,29 @@ def results_table(results: dict[str, Any]) -> str:
         for name, column in COLUMNS.items()
         if all(name in method["mean"] for method in results["methods"].values())
     }
+=======
+    """Return a Markdown table: a row for each method, mean and interval of each measure."""
+    return _table(results["methods"], COLUMNS)
+
+
+def throws_table(results: dict[str, Any]) -> str:
+    """Return a Markdown table of the dice, a row for each method that throws some."""
+    thrown = {
+        f"{name}, {method['throws']['count']} throws": method["throws"]
+        for name, method in results["methods"].items()
+        if "throws" in method
+    }
+    return _table(thrown, MEASURES) if thrown else "No method throws dice."
+
+
+def _table(rows: Mapping[str, Any], columns: Mapping[str, tuple[str, int]]) -> str:
+    """Return a Markdown table of means and intervals."""
+>>>>>>> infer
     lines = [
         "| method | " + " | ".join(heading for heading, _ in columns.values()) + " |",
         "|---|" + "---:|" * len(columns),
     ]
+<<<<<<< HEAD
     for name, method in results["methods"].items():
         cells = []
         for measure_name, (_, digits) in columns.items():
@@ -272,6 +329,13 @@ def results_table(results: dict[str, Any]) -> str:
                 low, high = method["interval"][measure_name]
                 cell += f" [{low:.{digits}f}, {high:.{digits}f}]"
             cells.append(cell)
+=======
+    for name, row in rows.items():
+        cells = [
+            f"{row['mean'][m]:.{d}f} [{row['interval'][m][0]:.{d}f}, {row['interval'][m][1]:.{d}f}]"
+            for m, (_, d) in columns.items()
+        ]
+>>>>>>> infer
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     images = results["data"]["images"]
     patients = len({image["patient"] for image in images})

@@ -14,6 +14,7 @@ from PIL import Image
 
 from srgan_lib import files as module
 from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
+from srgan_lib.calibration import MEASURES
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.cost import SIDE, count_multiply_adds
 from srgan_lib.datasets import open_dataset
@@ -30,6 +31,7 @@ from srgan_lib.results import (
     results_folder,
     results_table,
     summarise_again,
+    throws_table,
     write_results,
 )
 from srgan_lib.runs import read_metrics
@@ -150,6 +152,24 @@ def test_older_files_can_be_summarised_again(folder):
     again = summarise_again(older)
     assert again == results
     assert list(again["methods"]["bicubic"]) == list(results["methods"]["bicubic"])
+
+
+def test_measure_keeps_what_the_dice_are_worth(folder, tmp_path):
+    network = SRResNet(blocks=1, width=4, bicubic_skip=True, noise=True)
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    torch.nn.init.normal_(network.noise[2].gain.bias, std=0.5)
+    save_weights(network, tmp_path / "dice.safetensors")
+    model = str(tmp_path / "dice.safetensors")
+    results = measure(["bicubic", model], open_dataset(folder), throws=3, progress=False)
+    assert json.loads(json.dumps(results)) == results
+    assert "throws" not in results["methods"]["bicubic"]
+    thrown = results["methods"][model]["throws"]
+    assert thrown["count"] == 3 and set(thrown["mean"]) == set(thrown["interval"]) == set(MEASURES)
+    assert all(len(values) == 3 for values in thrown["values"].values())
+    head, _, row = throws_table(results).splitlines()
+    assert "coverage of the 90 % interval" in head and row.startswith(f"| {model}, 3 throws |")
+    assert f" {thrown['mean']['coverage']:.3f} [" in row
+    assert throws_table({"methods": {}}) == "No method throws dice."
 
 
 def test_measure_wants_generators_of_one_scale(folder, tmp_path):
