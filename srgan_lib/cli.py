@@ -192,25 +192,19 @@ def evaluate(
 ) -> None:
     """Measure models on a data set, print a table and write all numbers as JSON.
 
-<<<<<<< HEAD
-    Without --model and --family: bicubic, srresnet and srgan. With --channels 3, PSNR and SSIM
-    are those of luma (BT.601, 16 to 235), as published tables have them; a network for grey
-    images enlarges red, green and blue alone, each as a grey image.
-=======
-    Without --model and --family: bicubic, srresnet and srgan. Of a model that throws dice, the
-    throw with seed 0 is measured. --throws adds the PSNR of the mean of the throws, and whether
-    their spread says how wrong they are.
->>>>>>> infer
+    opened = open_dataset(data, split, channels=channels)
+    results = measure(
+        models, opened, device=_device(device), cost=cost, throws=throws, progress=True
+    )
 
     \b
     srgan evaluate --out results.json
     srgan evaluate --model bicubic --model runs/first/generator.safetensors --data sample
     srgan evaluate --family --cost --split validation
-<<<<<<< HEAD
-    srgan evaluate --model bicubic --data Set5 --split all --channels 3
-=======
-    srgan evaluate --model srgan --throws 32
->>>>>>> infer
+    opened = open_dataset(data, split, channels=channels)
+    results = measure(
+        models, opened, device=_device(device), cost=cost, throws=throws, progress=True
+    )
     """
     if channels not in (1, 3):
         raise typer.BadParameter(f"--channels must be 1 or 3, not {channels}.")
@@ -222,15 +216,10 @@ def evaluate(
     if throws == 1:
         raise typer.BadParameter("--throws takes 0, or 2 and more.")
     models = [*(FAMILY if family else ()), *(model or ())] or ["bicubic", "srresnet", "srgan"]
-<<<<<<< HEAD
     opened = open_dataset(data, split, channels=channels)
-    results = measure(models, opened, device=_device(device), cost=cost, progress=True)
-=======
-    opened = open_dataset(data, split)
     results = measure(
         models, opened, device=_device(device), cost=cost, throws=throws, progress=True
     )
->>>>>>> infer
     write_results(results, out)
     print(results_table(results))
     if throws:

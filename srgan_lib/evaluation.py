@@ -20,12 +20,8 @@ from srgan_lib.metrics import (
     psnr,
     ssim,
 )
-<<<<<<< HEAD
-from srgan_lib.noise import check_dice, noise_inputs
-from srgan_lib.realism import lattice_ratio
-=======
 from srgan_lib.noise import check_dice, has_dice, noise_inputs
->>>>>>> infer
+from srgan_lib.realism import lattice_ratio
 
 COLUMNS = {
     "psnr": ("PSNR (dB)", 2),
@@ -204,15 +200,11 @@ def evaluate(
             measured["feature_distance"].append(distance)
             measured["lr_consistency"].append(lr_consistency(sr, lr, scale, bits))
             measured["detail"].append(detail_energy(sr) / max(detail_hr, 1e-12))
-<<<<<<< HEAD
             measured["lattice"].append(lattice_ratio(sr, hr, scale, bits))
-=======
-            measured["lattice"].append(lattice_energy(sr, scale))
         for name, measured in thrown.items():
             several = _throws(methods[name], lr, throws, 0, bits)
             for measure, value in measure_throws(several, hr, bits).items():
                 measured[measure].append(value)
->>>>>>> infer
     return [
         Evaluation(name, _tuples(measured), _tuples(thrown.get(name, {})))
         for name, measured in values.items()

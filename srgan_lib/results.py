@@ -77,13 +77,9 @@ def measure(
 
     Returns:
         What a JSON file can hold: ``protocol``, ``versions``, ``data`` (with the SHA-256 of each
-<<<<<<< HEAD
         image file), ``methods`` (for each: the SHA-256 of its weights; ``values`` of each measure
-        by image; what :func:`summarise` makes of them; ``cost``, if it was asked for).
-=======
-        image file), ``methods`` (for each: the SHA-256 of its weights; values of each measure by
-        image; means; 95 % intervals; ``cost`` and ``throws``, if they were asked for).
->>>>>>> infer
+        by image; what :func:`summarise` makes of them; ``cost`` and ``throws``, if they were asked
+        for).
 
     Raises:
         ConfigurationError: no model, one that is no generator, several scales, or a network for
@@ -150,15 +146,10 @@ def measure(
                 "weights_sha256": _sha256(weights_path(evaluation.method))
                 if evaluation.method in networks
                 else None,
-<<<<<<< HEAD
-                "values": {name: list(values) for name, values in evaluation.values.items()},
-                **summarise(evaluation.values, patients),
-=======
-                **_summary(evaluation.values, patients),
->>>>>>> infer
+                **_with_summary(evaluation.values, patients),
                 **costs.get(evaluation.method, {}),
                 **(
-                    {"throws": {"count": throws, **_summary(evaluation.throws, patients)}}
+                    {"throws": {"count": throws, **_with_summary(evaluation.throws, patients)}}
                     if evaluation.throws
                     else {}
                 ),
@@ -168,29 +159,16 @@ def measure(
     }
 
 
-<<<<<<< HEAD
+def _with_summary(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, Any]:
+    """Return values by image, and what :func:`summarise` makes of them."""
+    kept = {name: list(of_images) for name, of_images in values.items()}
+    return {"values": kept, **summarise(values, patients)}
+
+
 def mean_over_patients(
     values: Sequence[float], patients: Sequence[str], share: float = 0.95
 ) -> tuple[float, float, float]:
     """Return the mean over patients of each patient's mean, and an interval for it.
-=======
-def _summary(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, Any]:
-    """Return values by image, their means and the means' intervals, for each measure."""
-    return {
-        "values": {name: list(of_images) for name, of_images in values.items()},
-        "mean": {name: fmean(of_images) for name, of_images in values.items()},
-        "interval": {
-            name: list(bootstrap_interval(of_images, patients))
-            for name, of_images in values.items()
-        },
-    }
-
-
-def bootstrap_interval(
-    values: Sequence[float], patients: Sequence[str], share: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean, resampling patients, not images.
->>>>>>> infer
 
     Images of one patient resemble each other, so they are no independent witnesses: each patient
     counts once. The interval is Student's, with one degree of freedom less than patients, on a
@@ -267,12 +245,13 @@ def summarise_again(results: dict[str, Any]) -> dict[str, Any]:
     patients = [image["patient"] for image in results["data"]["images"]]
     methods = {}
     for name, method in results["methods"].items():
-        costs = {"cost": method["cost"]} if "cost" in method else {}
+        rest = {part: method[part] for part in ("cost", "throws") if part in method}
+        if "throws" in rest:
+            rest["throws"] |= summarise(rest["throws"]["values"], patients)
         methods[name] = {
             "weights_sha256": method["weights_sha256"],
-            "values": method["values"],
-            **summarise(method["values"], patients),
-            **costs,
+            **_with_summary(method["values"], patients),
+            **rest,
         }
     protocol = results["protocol"] | {"interval": INTERVAL}
     return results | {"protocol": protocol, "methods": methods}
@@ -288,7 +267,6 @@ def write_results(results: dict[str, Any], path: str | os.PathLike) -> None:
 
 
 def results_table(results: dict[str, Any]) -> str:
-<<<<<<< HEAD
     """Return a Markdown table: a row for each method, mean over patients and interval.
 
     It has the measures that all methods have. A line under it says what was averaged.
@@ -298,9 +276,16 @@ def results_table(results: dict[str, Any]) -> str:
         for name, column in COLUMNS.items()
         if all(name in method["mean"] for method in results["methods"].values())
     }
-=======
-    """Return a Markdown table: a row for each method, mean and interval of each measure."""
-    return _table(results["methods"], COLUMNS)
+    images = results["data"]["images"]
+    patients = len({image["patient"] for image in images})
+    if patients == len(images):
+        averaged = f"Mean of {patients} images, each taken for a patient of its own"
+    else:
+        averaged = (
+            f"Mean of {patients} patients, each with the mean of their images; the mean of all "
+            f"{len(images)} images, which papers give, is in the file"
+        )
+    return f"{_table(results['methods'], columns)}\n\n{averaged}. In brackets: 95 % interval."
 
 
 def throws_table(results: dict[str, Any]) -> str:
@@ -314,39 +299,21 @@ def throws_table(results: dict[str, Any]) -> str:
 
 
 def _table(rows: Mapping[str, Any], columns: Mapping[str, tuple[str, int]]) -> str:
-    """Return a Markdown table of means and intervals."""
->>>>>>> infer
+    """Return a Markdown table of means over patients and their intervals."""
     lines = [
         "| method | " + " | ".join(heading for heading, _ in columns.values()) + " |",
         "|---|" + "---:|" * len(columns),
     ]
-<<<<<<< HEAD
-    for name, method in results["methods"].items():
+    for name, row in rows.items():
         cells = []
         for measure_name, (_, digits) in columns.items():
-            cell = f"{method['patient_mean'][measure_name]:.{digits}f}"
-            if method["interval"][measure_name]:
-                low, high = method["interval"][measure_name]
+            cell = f"{row['patient_mean'][measure_name]:.{digits}f}"
+            if row["interval"][measure_name]:
+                low, high = row["interval"][measure_name]
                 cell += f" [{low:.{digits}f}, {high:.{digits}f}]"
             cells.append(cell)
-=======
-    for name, row in rows.items():
-        cells = [
-            f"{row['mean'][m]:.{d}f} [{row['interval'][m][0]:.{d}f}, {row['interval'][m][1]:.{d}f}]"
-            for m, (_, d) in columns.items()
-        ]
->>>>>>> infer
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    images = results["data"]["images"]
-    patients = len({image["patient"] for image in images})
-    if patients == len(images):
-        averaged = f"Mean of {patients} images, each taken for a patient of its own"
-    else:
-        averaged = (
-            f"Mean of {patients} patients, each with the mean of their images; the mean of all "
-            f"{len(images)} images, which papers give, is in the file"
-        )
-    return "\n".join([*lines, "", f"{averaged}. In brackets: 95 % interval."])
+    return "\n".join(lines)
 
 
 def cost_table(results: dict[str, Any]) -> str:

@@ -242,15 +242,9 @@ def measured(monkeypatch):
     calls = []
     module = types.ModuleType("srgan_lib.results")
 
-<<<<<<< HEAD
-    def measure(models, dataset, *, device=None, cost=False, progress=True):
-        calls.append((models, dataset.name, dataset.split, dataset.channels, device))
-        return {"models": models, "cost": cost}
-=======
     def measure(models, dataset, *, device=None, cost=False, throws=0, progress=True):
-        calls.append((models, dataset.name, dataset.split, device))
+        calls.append((models, dataset.name, dataset.split, dataset.channels, device))
         return {"models": models, "cost": cost} | ({"throws": throws} if throws else {})
->>>>>>> infer
 
     module.measure = measure
     module.write_results = lambda results, path: Path(path).write_text(json.dumps(results))
@@ -278,7 +272,6 @@ def test_evaluate_measures_the_family_with_its_costs(srgan, tmp_path, measured):
     assert f"| costs of {len(FAMILY) + 1} |" in result.output
 
 
-<<<<<<< HEAD
 def test_evaluate_measures_colour(srgan, tmp_path):
     """Colour that grey hides: the luma of red and green noise may be flat."""
     chance = torch.Generator().manual_seed(0)
@@ -304,13 +297,13 @@ def test_evaluate_prints_the_published_value_of_set5(srgan):
         pytest.skip("SRGAN_DATA_DIR names no folder that holds set5")
     options = ["--model", "bicubic", "--data", str(folder), "--split", "all", "--channels", "3"]
     assert "| bicubic | 28.43 [" in srgan("evaluate", *options, "--device", "cpu").output
-=======
+
+
 def test_evaluate_measures_the_dice_when_asked(srgan, measured):
     assert "dice" not in srgan("evaluate", "--data", "sample").output
     assert "| dice, by 32 |" in srgan("evaluate", "--data", "sample", "--throws", 32).output
     assert "0, or 2 and more" in srgan("evaluate", "--data", "sample", "--throws", 1, code=2).stderr
     assert len(measured) == 2
->>>>>>> infer
 
 
 def test_evaluate_has_models_of_its_own(srgan, measured):
