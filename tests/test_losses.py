@@ -290,7 +290,7 @@ def test_perceptual_loss_of_two_throws_is_the_squared_error_of_the_mean_features
     with torch.no_grad():
         found = torch.stack([loss(one, hr, other) for one in throws for other in throws]).mean()
         mean = torch.stack([features(throw) for throw in throws]).mean(dim=0)
-        expected = F.mse_loss(mean, features(hr))
+        expected = F.mse_loss(mean, features(hr)) * features.rescale**2
         squares = torch.stack([loss(throw, hr) for throw in throws]).mean()
     torch.testing.assert_close(found, expected)
     assert squares > 1.3 * expected  # and what the paper's square would ask for on top
