@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.calibration import MEASURES, measure_throws
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, unknown_name
 from srgan_lib.metrics import (
@@ -19,7 +20,7 @@ from srgan_lib.metrics import (
     psnr,
     ssim,
 )
-from srgan_lib.noise import check_dice, noise_inputs
+from srgan_lib.noise import check_dice, has_dice, noise_inputs
 from srgan_lib.realism import lattice_ratio
 
 COLUMNS = {
@@ -33,6 +34,9 @@ COLUMNS = {
 """Each measure's heading and the decimals that it is printed with."""
 
 
+_THROWS_AT_ONCE = 8
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one method reached on each of several images.
@@ -40,10 +44,13 @@ class Evaluation:
     Attributes:
         method: its name.
         values: for each measure of :data:`COLUMNS`, one value for each image.
+        throws: for each measure of :data:`srgan_lib.calibration.MEASURES`, one value for each
+            image, if throws were asked for and the method throws dice.
     """
 
     method: str
     values: Mapping[str, tuple[float, ...]]
+    throws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def mean(self, measure: str) -> float:
         """Return the mean over the images."""
@@ -64,8 +71,8 @@ def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8, seed: int = 0
     """Enlarge one image as it would be stored: in evaluation mode, clamped and rounded.
 
     A network for grey images enlarges each channel of a colour image alone. One that throws dice
-    gets its noise from :mod:`srgan_lib.noise`: the same on every call and in every channel,
-    whatever the state of torch's random numbers, which stays as it was.
+    gets its noise from :mod:`srgan_lib.noise`: the same on every call, whatever the state of
+    torch's random numbers, which stays as it was.
 
     Args:
         generator: maps (N, C, h, w) to (N, C, scale h, scale w). Its mode is restored.
@@ -82,8 +89,8 @@ def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8, seed: int = 0
         alone = getattr(generator, "channels", lr.shape[0]) == 1
         batch = lr[:, None] if alone else lr[None]  # (C, 1, h, w) or (1, C, h, w)
         with torch.no_grad():
-            noise = noise_inputs(generator, batch, seed)
-            return quantise(generator(batch, *noise).flatten(0, 1).float(), bits)
+            sr = generator(batch, *noise_inputs(generator, batch, seed))
+            return quantise(sr.flatten(0, 1).float(), bits)
     finally:
         generator.train(was_training)
 
@@ -94,7 +101,8 @@ def throws(generator: nn.Module, lr: Tensor, count: int, seed: int = 0, bits: in
     Args:
         generator: a network with noise inputs. Its mode is restored.
         lr: float tensor (C, h, w) in [0, 1].
-        count: number of throws. Throw k is ``super_resolve(generator, lr, bits, seed + k)``.
+        count: number of throws. Throw k is ``super_resolve(generator, lr, bits, seed + k)``, to
+            rounding: here the layers before the first noise run once for several.
         seed: of the first throw.
         bits: bit depth to round to.
 
@@ -108,7 +116,23 @@ def throws(generator: nn.Module, lr: Tensor, count: int, seed: int = 0, bits: in
         raise ConfigurationError(f"count must be a positive number of throws, not {count}.")
     if count > 1:
         check_dice(generator)
-    return torch.stack([super_resolve(generator, lr, bits, seed + k) for k in range(count)])
+    if count == 1 or generator.channels != lr.shape[0]:
+        return torch.stack([super_resolve(generator, lr, bits, seed + k) for k in range(count)])
+    was_training = generator.training
+    generator.eval()
+    try:
+        images = []
+        with torch.no_grad():
+            for first in range(0, count, _THROWS_AT_ONCE):
+                seeds = range(seed + first, seed + min(first + _THROWS_AT_ONCE, count))
+                noise = torch.cat([noise_inputs(generator, lr[None], s)[0] for s in seeds])
+                images.append(quantise(generator(lr[None], noise).float(), bits))
+        return torch.cat(images)
+    finally:
+        generator.train(was_training)
+
+
+_throws = throws  # by a name that the argument of evaluate doesn't hide
 
 
 def evaluate(
@@ -118,9 +142,12 @@ def evaluate(
     *,
     scale: int = 4,
     bits: int = 8,
+    throws: int = 0,
     progress: bool = True,
 ) -> list[Evaluation]:
     """Degrade each image, let every method restore it, and measure.
+
+    Of a method that throws dice, the throw with seed 0 is measured.
 
     Args:
         methods: generators and interpolations by their names, all on the images' device.
@@ -130,20 +157,29 @@ def evaluate(
         features: the VGG layer of the feature distance.
         scale: HR pixels a side that make one LR pixel.
         bits: bit depth of LR and SR.
+        throws: number of throws, 2 or more, to measure the dice of the methods that throw some,
+            see :func:`srgan_lib.calibration.measure_throws`; 0 for not.
         progress: show a progress bar.
 
     Returns:
         One :class:`Evaluation` for each method, in the given order.
 
     Raises:
-        ConfigurationError: no method or no image.
+        ConfigurationError: no method or no image, or a single throw.
         ImageError: an image that is too small, or NaN.
     """
     images = list(images)
     if not methods or not images:
         raise ConfigurationError("An evaluation needs at least one method and one image.")
+    if throws < 0 or throws == 1:
+        raise ConfigurationError(f"throws must be 0, or 2 at least, not {throws}.")
     values: dict[str, dict[str, list[float]]] = {
         name: {measure: [] for measure in COLUMNS} for name in methods
+    }
+    thrown: dict[str, dict[str, list[float]]] = {
+        name: {measure: [] for measure in MEASURES}
+        for name, method in methods.items()
+        if throws and has_dice(method)
     }
     for image in tqdm(images, desc="evaluating", unit="image", disable=not progress):
         hr = quantise(crop_to_multiple(image, scale), bits)
@@ -165,10 +201,18 @@ def evaluate(
             measured["lr_consistency"].append(lr_consistency(sr, lr, scale, bits))
             measured["detail"].append(detail_energy(sr) / max(detail_hr, 1e-12))
             measured["lattice"].append(lattice_ratio(sr, hr, scale, bits))
+        for name, measured in thrown.items():
+            several = _throws(methods[name], lr, throws, 0, bits)
+            for measure, value in measure_throws(several, hr, bits).items():
+                measured[measure].append(value)
     return [
-        Evaluation(name, {measure: tuple(v) for measure, v in measured.items()})
+        Evaluation(name, _tuples(measured), _tuples(thrown.get(name, {})))
         for name, measured in values.items()
     ]
+
+
+def _tuples(lists: Mapping[str, list[float]]) -> dict[str, tuple[float, ...]]:
+    return {measure: tuple(values) for measure, values in lists.items()}
 
 
 def markdown_table(
