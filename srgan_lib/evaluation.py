@@ -19,6 +19,7 @@ from srgan_lib.metrics import (
     psnr,
     ssim,
 )
+from srgan_lib.noise import check_dice, noise_inputs
 from srgan_lib.realism import lattice_ratio
 
 COLUMNS = {
@@ -30,6 +31,9 @@ COLUMNS = {
     "lattice": ("lattice, SR / HR", 2),
 }
 """Each measure's heading and the decimals that it is printed with."""
+
+
+_THROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,18 @@ class Evaluation:
         return self.values[measure]
 
 
-def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8) -> Tensor:
+def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8, seed: int = 0) -> Tensor:
     """Enlarge one image as it would be stored: in evaluation mode, clamped and rounded.
 
-    A network for grey images enlarges each channel of a colour image alone.
+    A network for grey images enlarges each channel of a colour image alone. One that throws dice
+    gets its noise from :mod:`srgan_lib.noise`: the same on every call, whatever the state of
+    torch's random numbers, which stays as it was.
 
     Args:
         generator: maps (N, C, h, w) to (N, C, scale h, scale w). Its mode is restored.
         lr: float tensor (C, h, w) in [0, 1].
         bits: bit depth to round to.
+        seed: of the noise; nothing to a network without dice.
 
     Returns:
         Float tensor (C, scale h, scale w) in [0, 1], on the device of ``lr``.
@@ -78,7 +85,45 @@ def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8) -> Tensor:
         alone = getattr(generator, "channels", lr.shape[0]) == 1
         batch = lr[:, None] if alone else lr[None]  # (C, 1, h, w) or (1, C, h, w)
         with torch.no_grad():
-            return quantise(generator(batch).flatten(0, 1).float(), bits)
+            sr = generator(batch, *noise_inputs(generator, batch, seed))
+            return quantise(sr.flatten(0, 1).float(), bits)
+    finally:
+        generator.train(was_training)
+
+
+def throws(generator: nn.Module, lr: Tensor, count: int, seed: int = 0, bits: int = 8) -> Tensor:
+    """Enlarge one image several times, each with dice of its own.
+
+    Args:
+        generator: a network with noise inputs. Its mode is restored.
+        lr: float tensor (C, h, w) in [0, 1].
+        count: number of throws. Throw k is ``super_resolve(generator, lr, bits, seed + k)``, to
+            rounding: here the layers before the first noise run once for several.
+        seed: of the first throw.
+        bits: bit depth to round to.
+
+    Returns:
+        Float tensor (count, C, scale h, scale w) in [0, 1], on the device of ``lr``.
+
+    Raises:
+        ConfigurationError: no throw, or several of a network without dice, which would be equal.
+    """
+    if count < 1:
+        raise ConfigurationError(f"count must be a positive number of throws, not {count}.")
+    if count > 1:
+        check_dice(generator)
+    if count == 1 or generator.channels != lr.shape[0]:
+        return torch.stack([super_resolve(generator, lr, bits, seed + k) for k in range(count)])
+    was_training = generator.training
+    generator.eval()
+    try:
+        images = []
+        with torch.no_grad():
+            for first in range(0, count, _THROWS_AT_ONCE):
+                seeds = range(seed + first, seed + min(first + _THROWS_AT_ONCE, count))
+                noise = torch.cat([noise_inputs(generator, lr[None], s)[0] for s in seeds])
+                images.append(quantise(generator(lr[None], noise).float(), bits))
+        return torch.cat(images)
     finally:
         generator.train(was_training)
 

@@ -253,15 +253,20 @@ def write_results(results: dict[str, Any], path: str | os.PathLike) -> None:
 def results_table(results: dict[str, Any]) -> str:
     """Return a Markdown table: a row for each method, mean over patients and interval.
 
-    A line under it says what was averaged.
+    It has the measures that all methods have. A line under it says what was averaged.
     """
+    columns = {
+        name: column
+        for name, column in COLUMNS.items()
+        if all(name in method["mean"] for method in results["methods"].values())
+    }
     lines = [
-        "| method | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |",
-        "|---|" + "---:|" * len(COLUMNS),
+        "| method | " + " | ".join(heading for heading, _ in columns.values()) + " |",
+        "|---|" + "---:|" * len(columns),
     ]
     for name, method in results["methods"].items():
         cells = []
-        for measure_name, (_, digits) in COLUMNS.items():
+        for measure_name, (_, digits) in columns.items():
             cell = f"{method['patient_mean'][measure_name]:.{digits}f}"
             if method["interval"][measure_name]:
                 low, high = method["interval"][measure_name]

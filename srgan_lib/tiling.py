@@ -17,6 +17,7 @@ from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, unknown_name
 from srgan_lib.hardware import best_precision
 from srgan_lib.images import to_pixels
+from srgan_lib.noise import noise_inputs
 
 TILE_PRECISIONS = ("auto", "bf16", "no")
 """Names of the precisions to enlarge in; ``"no"`` is float32."""
@@ -103,11 +104,13 @@ def upscale_tiled(
     tile: int | None = None,
     precision: str = "auto",
     progress: bool = False,
+    seed: int = 0,
 ) -> Tensor:
     """Enlarge one image tile by tile, in evaluation mode and without gradients.
 
     In float32 the result is that of the whole image in one piece, to rounding. A network for
-    grey images enlarges each channel of a colour image alone.
+    grey images enlarges each channel of a colour image alone, and all with the same noise, if it
+    takes any: what is grey in LR stays grey.
 
     Args:
         network: see :func:`receptive_radius`. It computes on the device that it is on, and its
@@ -119,6 +122,7 @@ def upscale_tiled(
             of the network's ``stride``.
         precision: a name from :data:`TILE_PRECISIONS`.
         progress: show a progress bar.
+        seed: of the noise, see :mod:`srgan_lib.noise`; nothing to a network without dice.
 
     Returns:
         Tensor (C, scale h, scale w) on the CPU: ``torch.float32``, ``torch.uint8`` or
@@ -176,9 +180,10 @@ def upscale_tiled(
             ]
             x = part[None].to(parameter.device, parameter.dtype)  # (1, taken, h', w')
             x = x.contiguous(memory_format=torch.channels_last)
+            noise = noise_inputs(network, x, seed, top=top - above, left=left - before)
             try:
                 with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    y = network(x)[0]  # (taken, scale h', scale w')
+                    y = network(x, *noise)[0]  # (taken, scale h', scale w')
                 y = y[
                     :,
                     scale * above : scale * (above + bottom - top),

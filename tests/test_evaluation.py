@@ -11,8 +11,16 @@ from torch import nn
 from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
 from srgan_lib.degradation import degrade, quantise
 from srgan_lib.errors import ConfigurationError, ImageError
-from srgan_lib.evaluation import COLUMNS, Evaluation, evaluate, markdown_table, super_resolve
+from srgan_lib.evaluation import (
+    COLUMNS,
+    Evaluation,
+    evaluate,
+    markdown_table,
+    super_resolve,
+    throws,
+)
 from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr, ssim
+from srgan_lib.noise import noise_inputs
 from srgan_lib.realism import lattice_ratio
 from srgan_lib.tiling import upscale_tiled
 
@@ -154,6 +162,55 @@ def test_super_resolve_gives_what_a_file_would_hold():
     assert torch.equal(sr, quantise(sr))
     fine = super_resolve(Loud(), lr, bits=16)
     assert not torch.equal(fine, quantise(fine)) and torch.equal(fine, quantise(fine, 16))
+
+
+@pytest.fixture(scope="module")
+def dice():
+    """A small network whose noise shows."""
+    torch.manual_seed(0)
+    network = SRResNet(blocks=1, width=4, batch_norm=False, bicubic_skip=True, noise=True)
+    for name, parameter in network.named_parameters():
+        if "gain" in name or name.startswith("last"):
+            nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def test_super_resolve_throws_the_same_dice_on_every_call(dice):
+    lr = torch.rand(1, 12, 10)
+    first, state = super_resolve(dice, lr), torch.get_rng_state()
+    torch.manual_seed(7)
+    moved = torch.get_rng_state()
+    assert torch.equal(super_resolve(dice, lr), first) and torch.equal(torch.get_rng_state(), moved)
+    assert not torch.equal(state, moved)
+    other = super_resolve(dice, lr, seed=1)
+    assert (other != first).float().mean() > 0.5
+    (noise,) = noise_inputs(dice, lr[None], 1)
+    with torch.no_grad():
+        assert torch.equal(other, quantise(dice.eval()(lr[None], noise)[0]))
+
+
+def test_seed_is_nothing_to_a_network_without_dice():
+    network, lr = SRResNet(blocks=1, width=4), torch.rand(1, 8, 8)
+    assert torch.equal(super_resolve(network, lr, seed=1), super_resolve(network, lr))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_throws_are_those_of_the_seeds_that_follow(dice, bits):
+    lr = torch.rand(1, 9, 11)
+    found = throws(dice, lr, 3, seed=5, bits=bits)
+    assert found.shape == (3, 1, 36, 44)
+    for k, throw in enumerate(found):
+        assert torch.equal(throw, super_resolve(dice, lr, bits, seed=5 + k))
+    assert not torch.equal(found[0], found[1])
+
+
+def test_several_throws_need_dice(dice):
+    lr = torch.rand(1, 8, 8)
+    assert torch.equal(throws(Interpolation(), lr, 1)[0], super_resolve(Interpolation(), lr))
+    with pytest.raises(ConfigurationError, match="This Interpolation throws no dice"):
+        throws(Interpolation(), lr, 2)
+    with pytest.raises(ConfigurationError, match="positive number of throws, not 0"):
+        throws(dice, lr, 0)
 
 
 def test_nothing_to_evaluate_is_refused(images, features):

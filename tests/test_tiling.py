@@ -11,6 +11,7 @@ from srgan_lib.architectures import Discriminator, Interpolation, SRResNet
 from srgan_lib.degradation import KERNELS, resize_matrix
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError
 from srgan_lib.images import to_pixels
+from srgan_lib.noise import noise_inputs
 from srgan_lib.tiling import best_tile, choose_precision, receptive_radius, upscale_tiled
 
 
@@ -19,7 +20,7 @@ def lively(**arguments):
     torch.manual_seed(0)
     network = SRResNet(**arguments).eval()
     for name, parameter in network.named_parameters():
-        if name.startswith("last"):
+        if name.startswith("last") or "gain" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -131,6 +132,27 @@ def test_tiled_is_whole(name, tile):
     assert found.shape == whole.shape and found.dtype == torch.float32
     scale = whole.abs().max().clamp(min=1)
     assert whole.std() > 0.01 and (found - whole).abs().max() < 2e-6 * scale
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16, 100])
+def test_tiled_throw_is_the_whole_one(tile):
+    network = lively(**NETWORKS["skip"], noise=True)
+    lr = torch.rand(1, 9, 14) if tile == 1 else torch.rand(1, 45, 58)
+    with torch.no_grad():
+        whole, other = (
+            network(lr[None], *noise_inputs(network, lr[None], seed=s))[0] for s in (3, 4)
+        )
+    torch.manual_seed(tile)
+    state = torch.get_rng_state()
+    found = upscale_tiled(network, lr, tile=tile, precision="no", seed=3)
+    assert (found - whole).abs().max() < 1e-5 < 0.1 < (found - other).abs().max()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_throw_of_a_grey_image_stays_grey_in_three_channels():
+    network, lr = lively(**NETWORKS["skip"], noise=True), torch.rand(1, 12, 10)
+    red, green, blue = upscale_tiled(network, lr.expand(3, -1, -1), tile=5, precision="no")
+    assert torch.equal(red, green) and torch.equal(red, blue)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
