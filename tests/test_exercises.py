@@ -108,6 +108,44 @@ def test_check_leaves_the_random_state(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out
 
 
+# Right answers that go another way, and wrong ones that once passed
+
+
+def test_difference_of_images_as_they_are_stored(capsys: pytest.CaptureFixture[str]) -> None:
+    checks.check_difference_map(lambda a, b, x: (stored(a, x) - stored(b, x)).abs())
+    checks.check_difference_map(lambda a, b, x: (stored(b, x) - stored(a, x)).abs().double())
+    assert capsys.readouterr().out == "right!\n" * 2
+
+
+def penalised_by_hand(psi: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    loss = F.softplus(-psi * 0) + F.softplus(psi * theta.item())
+    return (loss + 0.3 * psi * psi).sum()
+
+
+def test_penalised_loss_in_other_words(capsys: pytest.CaptureFixture[str]) -> None:
+    checks.check_penalised_loss(penalised_by_hand)
+    assert capsys.readouterr().out == "right!\n"
+
+
+@pytest.mark.parametrize("value", [0.0, 0.02, -1.0])
+def test_network_of_equal_weights_is_not_fresh(
+    value: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks.check_fresh_discriminator(lambda: filled(value))
+    assert "aren't those of a new network" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_new_discriminator_is_fresh(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def fresh() -> Discriminator:
+        torch.manual_seed(seed)
+        return Discriminator(width=16, grid=1)
+
+    checks.check_fresh_discriminator(fresh)
+    checks.check_fresh_discriminator(lambda: fresh().to(memory_format=torch.channels_last))
+    assert capsys.readouterr().out == "right!\n" * 2
+
+
 # The solutions: folded in the book, executed in notebooks/solutions/, and one and the same
 
 
@@ -190,6 +228,29 @@ def with_shares(shares: list[float]) -> Callable[[nn.Module], nn.Module]:
 def spoil_given(weights: dict[str, float]) -> dict[str, float]:
     weights["adversarial_weight"] = 0.0
     return weights
+
+
+def stored(network: nn.Module, lr: torch.Tensor) -> torch.Tensor:
+    return torch.stack([super_resolve(network, image) for image in lr])
+
+
+def filled(value: float) -> Discriminator:
+    network = Discriminator(width=16, grid=1)
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, value)
+    return network
+
+
+def experienced_discriminator() -> Discriminator:
+    network = Discriminator(width=16, grid=1)
+    network(torch.rand(2, 1, 48, 48))
+    return network
+
+
+def used_up(psi: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    loss = discriminator_loss(psi * 0, psi * theta.detach()) + 0.3 * psi**2
+    loss.backward()
+    return loss
 
 
 def zero_given(network: nn.Module) -> nn.Module:
@@ -405,6 +466,8 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda a, b, x: (a.eval()(x) - b.eval()(x)).detach(), "both signs"),
         (lambda a, b, x: (a(x) - b(x)).abs().detach(), "in training mode, where"),
         (lambda a, b, x: (a(x) - b(x)).abs().mean(), "hides *where*"),
+        (lambda a, b, x: (stored(a, x) - stored(b, x)).square(), "squared difference"),
+        (lambda a, b, x: (stored(a, x) - stored(a, x)).abs(), "asked twice"),
     ],
     "without_adversary": [
         (spoil_given, "changes the dictionary"),
@@ -417,6 +480,8 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda: Discriminator(width=16), "The grid isn't 1"),
         (lambda: Discriminator(grid=1), "The width isn't 16"),
         (lambda: Discriminator, "That is the class"),
+        (lambda: filled(0.0), "aren't those of a new network"),
+        (lambda: deepcopy(experienced_discriminator()), "already seen images"),
     ],
     "penalised_loss": [
         (lambda p, t: discriminator_loss(p * 0, p * t) + 0.3 * p**2, "Is `theta.detach()` missing"),
@@ -426,6 +491,16 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
             lambda p, t: (discriminator_loss(p * 0, p * t) + 0.3 * p**2).detach(),
             "don't use `.item()`",
         ),
+        (
+            lambda p, t: discriminator_loss(p * 0, p * t.detach()) + 0.3 * p.detach() ** 2,
+            "the penalty has no gradient",
+        ),
+        (
+            lambda p, t: discriminator_loss(p * 0, (p * t).detach()) + 0.3 * p**2,
+            "only the penalty has a gradient",
+        ),
+        (used_up, "its graph is used up"),
+        (lambda p, t: torch.tensor([1.0], requires_grad=True), "as in the toy game"),
     ],
     "interval_over_images": [
         (lambda g: mean_over_patients(g, ["one"] * len(g))[1:], "no end"),

@@ -16,8 +16,15 @@ from playwright.sync_api import Browser, Locator, Page
 from webpages import NARROW, WIDE, listen
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = ROOT / "results" / "srgan"
-LINES = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
+RUNS = {
+    name: ROOT / "results" / folder
+    for name, folder in (
+        ("paper's form", "srgan_paper"),
+        ("no dice", "srgan_no_dice"),
+        ("alive", "srgan"),
+    )
+}
+LINES = {name: epochs.read_metrics(run) for name, run in RUNS.items()}
 CHAPTER = "notebooks/06_adversarial_training.html"
 WITH_WIPE = {
     "index": 5,
@@ -359,120 +366,200 @@ def test_stored_wipes_carry_the_script_as_it_is() -> None:
 # Through the epochs
 
 
-def table(page: Page) -> dict[str, str]:
-    rows = page.locator("run-epochs tr").evaluate_all(
+def shown_run(page: Page) -> Locator:
+    """The part of the slider that shows the chosen run."""
+    return page.locator("run-epochs .run:visible")
+
+
+def table(run: Locator) -> dict[str, str]:
+    rows = run.locator("tr").evaluate_all(
         "rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))"
     )
     return dict(rows)
 
 
-def state(page: Page) -> tuple[int, int, float]:
-    """The epoch of the image and of the titles, and where the marker is."""
-    source = page.locator("run-epochs img.epoch").get_attribute("src") or ""
-    titles = set(page.locator("run-epochs .now").all_inner_texts())
+def state(page: Page) -> tuple[str, int, int, float]:
+    """The run and the epoch of the image, the epoch of the titles, and where the marker is."""
+    run = shown_run(page)
+    source = Path(run.locator("img.epoch").get_attribute("src") or "")
+    titles = set(run.locator(".now").all_inner_texts())
     assert len(titles) == 1
     matrix = "e => e.transform.baseVal.consolidate().matrix.e"
-    marker = page.locator("run-epochs .marker").evaluate(matrix)
-    return int(Path(source).stem), int(titles.pop()), marker
+    marker = run.locator(".marker").evaluate(matrix)
+    return source.parent.name, int(source.stem), int(titles.pop()), marker
 
 
-def expected_numbers(epoch: int) -> dict[str, float]:
-    losses, validation = LINES[epoch - 1]["losses"], LINES[epoch - 1]["validation"]
-    names = ("content", "perceptual", "texture", "adversarial", "discriminator")
-    expected = {f"{name} loss": losses[name] for name in names}
-    expected |= {"D(HR)": losses["d_hr"], "D(SR)": losses["d_sr"]}
-    return expected | {
-        "PSNR (dB)": validation["psnr"],
-        "feature distance": validation["feature_distance"],
-    }
+def choose(page: Page, name: str) -> None:
+    page.get_by_role("radio", name=name).check()
 
 
 def test_image_marker_and_numbers_move_together(chapter: Page, address: str) -> None:
     page = chapter
     complaints = listen(page, address)
+    choose(page, "alive")
     slider = page.get_by_role("slider", name="Epoch")
-    points = page.locator("run-epochs polyline").evaluate_all(
-        "lines => lines.map((line) => [...line.points].map(({x}) => x))"
-    )
-    assert len(points) == 5 and all(len(xs) == 40 for xs in points)
+    last = len(LINES["alive"])
     slider.focus()
-    for key, epoch in (("Home", 1), ("ArrowRight", 2), ("End", 40), ("ArrowLeft", 39)):
+    for key, epoch in (("Home", 1), ("ArrowRight", 2), ("End", last), ("ArrowLeft", last - 1)):
         page.keyboard.press(key)
-        assert state(page) == (epoch, epoch, pytest.approx(points[0][epoch - 1], abs=0.06))
-        assert slider.get_attribute("aria-valuetext") == f"{epoch} of 40"
-        alt = page.locator("run-epochs img.epoch").get_attribute("alt") or ""
-        assert f"after epoch {epoch}." in alt
+        x = pytest.approx(epochs.x_of(epoch, last), abs=0.06)
+        assert state(page) == ("epochs-srgan", epoch, epoch, x)
+        assert slider.get_attribute("aria-valuetext") == f"{epoch} of {last}"
+        alt = shown_run(page).locator("img.epoch").get_attribute("alt") or ""
+        assert "the run alive" in alt and f"after epoch {epoch}." in alt
+        told = table(shown_run(page))
+        assert told == epochs.numbers(LINES["alive"][epoch - 1])
     assert complaints == []
 
 
-def test_numbers_are_those_of_the_run(chapter: Page) -> None:
-    tables = chapter.locator("run-epochs").evaluate(
-        """run => Array.from({length: 40}, (_, i) => {
-            const slider = run.querySelector("input");
-            slider.value = i + 1;
-            slider.dispatchEvent(new Event("input"));
-            return [...run.querySelectorAll("tr")].map((row) =>
-                [...row.cells].map((cell) => cell.textContent));
-        })"""
+def test_keys_choose_the_run_and_the_epoch_asked_for_stays(chapter: Page) -> None:
+    page = chapter
+    choose(page, "alive")
+    page.get_by_role("slider", name="Epoch").focus()
+    page.keyboard.press("End")
+    long, short = len(LINES["alive"]), len(LINES["paper's form"])
+    page.get_by_role("radio", name="alive").focus()
+    for key, folder, epoch in (
+        ("ArrowUp", "srgan_no_dice", min(long, len(LINES["no dice"]))),
+        ("ArrowUp", "srgan_paper", min(long, short)),
+        ("ArrowUp", "srgan", long),
+    ):
+        page.keyboard.press(key)
+        assert shown_run(page).count() == 1
+        assert state(page)[:3] == (f"epochs-{folder}", epoch, epoch)
+    name = page.get_by_role("group", name="Run").get_by_role("radio", checked=True)
+    assert name.count() == 1
+
+
+def test_numbers_are_those_of_the_run() -> None:
+    for lines in LINES.values():
+        for line in lines:
+            told, losses, validation = epochs.numbers(line), line["losses"], line["validation"]
+            assert float(told["PSNR (dB)"]) == pytest.approx(validation["psnr"], abs=0.0051)
+            assert float(told["lattice, SR / HR"]) == pytest.approx(validation["lattice"], abs=0.06)
+            assert told["ranked right"] == f"{100 * losses['ranking']:.0f}%"
+            if "spread" in losses:
+                spread = float(told["spread (grey levels)"])
+                assert spread == pytest.approx(255 * losses["spread"], abs=0.051)
+            else:
+                assert told["spread (grey levels)"] == "–"
+
+
+def heights(svg: str) -> dict[str, list[float]]:
+    """Where the curves of a chart are, from top to bottom, by the losses' names."""
+    named = dict(re.findall(r'<text class="name-(\d)"[^>]*>(\w+)<', svg))
+    found: dict[str, list[float]] = {}
+    for number, points in re.findall(r'<polyline class="curve curve-(\d)" points="([^"]*)"', svg):
+        ys = [float(point.split(",")[1]) for point in points.split()]
+        found.setdefault(named[number], []).extend(ys)
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_curves_are_those_of_the_run(name: str) -> None:
+    lines = LINES[name]
+    svg = epochs.chart(lines)
+    marks = [float(power) for power in re.findall(r'text-anchor="end">([^<]+)<', svg)]
+    low, high = math.log10(min(marks)), math.log10(max(marks))
+    scale = (epochs.BOTTOM - epochs.TOP) / (high - low)
+    curves = heights(svg)
+    assert {"content", "adversarial", "discriminator"} <= set(curves)
+    for loss, ys in curves.items():
+        ratios = [line["losses"][loss] / lines[1]["losses"][loss] for line in lines]
+        ratios = [ratio for ratio in ratios if ratio > 0]
+        for y, ratio in zip(ys, ratios, strict=True):
+            expected = epochs.TOP + scale * (high - math.log10(ratio))
+            assert y == pytest.approx(expected, abs=0.06)
+
+
+def some_lines(**losses: list[float | None]) -> list[dict]:
+    """Lines of a run with these losses, which measured nothing else."""
+    count = len(next(iter(losses.values())))
+    return [
+        {"losses": {name: values[i] for name, values in losses.items()}, "validation": {}}
+        for i in range(count)
+    ]
+
+
+def test_losses_below_zero_or_absent_leave_gaps() -> None:
+    lines = some_lines(
+        content=[2.0, 1.0, 0.5, 0.1],
+        perceptual=[4.0, 2.0, -1.0, 4.0],
+        adversarial=[1.0, None, 1.0, 1.0],
+        consistency=[0.0, 0.0, 0.0, 0.0],
     )
-    assert len(LINES) == 40
-    for epoch, rows in enumerate(tables, start=1):
-        told = {name: float(value) for name, value in rows}
-        expected = expected_numbers(epoch)
-        assert list(told) == list(expected)
-        for name, value in expected.items():
-            assert told[name] == pytest.approx(value, rel=0.005, abs=0.0051), (epoch, name)
+    svg = epochs.chart(lines)
+    assert svg.count("<polyline") == 3  # the perceptual loss in two pieces
+    curves = heights(svg)
+    assert set(curves) == {"content", "perceptual"}
+    assert [len(ys) for ys in curves.values()] == [4, 3]
+    assert "content at 0.1 times its start, perceptual at 2 times its start" in svg
+    assert "nan" not in svg and set(epochs.numbers(lines[1]).values()) == {"1", "2", "–"}
 
 
-def test_curves_are_those_of_the_run() -> None:
-    svg = epochs.chart(epochs.read_metrics(RUN))
-    curves = re.findall(r'<polyline class="curve curve-\d" points="([^"]+)"', svg)
-    names = re.findall(r'<text class="name-\d"[^>]*>(\w+)<', svg)
-    scale = (epochs.BOTTOM - epochs.TOP) / 4  # four powers of ten, from 10 down
-    for name, points in zip(names, curves, strict=True):
-        heights = [float(point.split(",")[1]) for point in points.split()]
-        for height, entry in zip(heights, LINES, strict=True):
-            ratio = entry["losses"][name] / LINES[1]["losses"][name]
-            expected = epochs.TOP + scale * (1 - math.log10(ratio))
-            assert height == pytest.approx(expected, abs=0.06)
+@pytest.mark.parametrize("losses", [{"content": [1.0]}, {"content": [0.0, -1.0]}])
+def test_chart_of_a_short_or_an_empty_run(losses: dict[str, list[float | None]]) -> None:
+    svg = epochs.chart(some_lines(**losses))
+    assert svg.startswith("<svg") and svg.endswith("</svg>") and "nan" not in svg
+
+
+def test_names_are_escaped() -> None:
+    run = {"name": "a < b", "address": "x", "lines": some_lines(content=[1.0, 1.0])}
+    page = epochs.page([run, run])
+    assert "a &lt; b" in page and "a < b" not in page
 
 
 def test_images_are_those_of_the_run(chapter: Page) -> None:
     page = chapter
-    base = page.locator("run-epochs img.epoch").evaluate("e => e.src").rpartition("/")[0]
-    with Image.open(RUN / "film_strip.png") as strip:
-        rows = [strip.crop((0, 130 * k, 518, 130 * k + 128)).copy() for k in range(11)]
-    names = [*range(1, 6), *range(36, 41), "hr"]
-    for row, name in zip(rows, names, strict=True):
-        served = Image.open(io.BytesIO(page.request.get(f"{base}/{name}.png").body()))
-        for number in range(4):
-            left, top = 130 * (number % 2), 130 * (number // 2)
-            crop = row.crop((130 * number, 0, 130 * number + 128, 128))
-            assert served.crop((left, top, left + 128, top + 128)).tobytes() == crop.tobytes()
-    for epoch in range(1, 41):
-        assert page.request.get(f"{base}/{epoch}.png").ok
+    for name, run in RUNS.items():
+        choose(page, name)
+        count = len(LINES[name])
+        base = shown_run(page).locator("img.epoch").evaluate("e => e.src").rpartition("/")[0]
+        with Image.open(run / "film_strip.png") as strip:
+            grey = strip.convert("L")
+            rows = [grey.crop((0, y, 518, y + 128)) for y in range(0, grey.height, 130)]
+        ends = [*range(1, 6), *range(count - 4, count + 1)] if count > 10 else range(1, count + 1)
+        for row, epoch in zip(rows, [*ends, "hr"], strict=True):
+            served = Image.open(io.BytesIO(page.request.get(f"{base}/{epoch}.png").body()))
+            for number in range(4):
+                left, top = 130 * (number % 2), 130 * (number // 2)
+                crop = row.crop((130 * number, 0, 130 * number + 128, 128))
+                assert served.crop((left, top, left + 128, top + 128)).tobytes() == crop.tobytes()
+        for epoch in range(1, count + 1):
+            assert page.request.get(f"{base}/{epoch}.png").ok
 
 
-def test_a_finger_moves_the_epochs(phone: Page, address: str) -> None:
+def test_a_finger_moves_the_epochs_and_chooses_the_run(phone: Page, address: str) -> None:
     open_page(phone, f"{address}/{CHAPTER}")
     slider = phone.get_by_role("slider", name="Epoch")
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     assert box is not None and box["height"] >= 24
     phone.touchscreen.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    image, title, _ = state(phone)
-    assert image == title and image in (20, 21)
-    assert table(phone)["PSNR (dB)"] == f"{LINES[image - 1]['validation']['psnr']:.2f}"
+    _, image, title, _ = state(phone)
+    middle = (len(LINES["alive"]) + 1) / 2
+    assert image == title and abs(image - middle) <= 1
+    assert table(shown_run(phone)) == epochs.numbers(LINES["alive"][image - 1])
+    label = phone.locator("run-epochs .runs label", has_text="no dice")
+    box = label.bounding_box()
+    assert box is not None and box["height"] >= 24
+    label.tap()
+    assert state(phone)[0] == "epochs-srgan_no_dice"
+    assert phone.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
 
 
 def test_without_scripts_the_epochs_are_a_figure(without_scripts: Page, address: str) -> None:
     page = without_scripts
     open_page(page, f"{address}/{CHAPTER}")
-    assert not page.locator("run-epochs input").is_visible()
-    assert not page.locator("run-epochs .marker").is_visible()
-    assert page.locator("run-epochs svg").bounding_box()["width"] > 200
-    for image in page.locator("run-epochs img").all():
-        box = image.bounding_box()
-        assert box and box["width"] > 100 and box["x"] + box["width"] <= NARROW["width"]
-    assert page.locator("run-epochs img[src$='film_strip.png']").count() == 1
-    assert table(page)["PSNR (dB)"] == f"{LINES[-1]['validation']['psnr']:.2f}"
+    assert not any(box.is_visible() for box in page.locator("run-epochs input").all())
+    runs = page.locator("run-epochs .run").all()
+    assert len(runs) == len(RUNS)
+    for run, (name, folder) in zip(runs, RUNS.items(), strict=True):
+        assert run.locator(".run-name").inner_text() == name
+        assert not run.locator(".marker").is_visible()
+        assert run.locator("svg").bounding_box()["width"] > 200
+        for image in run.locator("img").all():
+            box = image.bounding_box()
+            assert box and box["width"] > 100 and box["x"] + box["width"] <= NARROW["width"]
+        assert run.locator(f"img[src$='epochs-{folder.name}/film_strip.png']").count() == 1
+        assert table(run) == epochs.numbers(LINES[name][-1])

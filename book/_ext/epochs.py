@@ -1,29 +1,45 @@
-"""The directive `epochs`: a slider through a run's epochs, built from its committed results.
+"""The directive `epochs`: a slider through the epochs of runs, built from their committed results.
 
-```{epochs} results/srgan
+```{epochs} results/srgan_paper results/srgan
+:names: paper's form | alive
+
 Caption.
 ```
 
-It takes the frames of `training.gif`, one for each epoch, the HR crops from the last row of
-`film_strip.png`, and the numbers of `metrics.jsonl`. Frames are files of their own, which a page
-fetches when the slider comes to them. Without scripts the page has the last epoch, the chart and
-the film strip.
+Of each run it takes the frames of `training.gif`, one for each epoch, the HR crops from the last
+row of `film_strip.png`, and the numbers of `metrics.jsonl`. Buttons choose the run; runs may differ
+in length and in what they measured. Frames are files of their own, which a page fetches when the
+slider comes to them. Without scripts the page has each run's last epoch, chart and film strip.
 """
 
 import html
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 SIDE, LINE = 128, 2  # of a sample crop, and of the white line between two
-LOSSES = ("content", "perceptual", "texture", "adversarial", "discriminator")
-FIRST = 1  # losses are drawn relative to epoch 2, the first in which the generator learns
+LOSSES = ("content", "perceptual", "adversarial", "consistency", "discriminator")
+SHOWN = {  # what the table shows of an epoch: where it stands, how it is called and written
+    "losses.content": ("content loss", "{:.3g}"),
+    "losses.perceptual": ("perceptual loss", "{:.3g}"),
+    "losses.adversarial": ("adversarial loss", "{:.3g}"),
+    "losses.discriminator": ("discriminator loss", "{:.3g}"),
+    "losses.ranking": ("ranked right", "{:.0%}"),
+    "losses.spread": ("spread (grey levels)", "{:.1f}"),
+    "validation.psnr": ("PSNR (dB)", "{:.2f}"),
+    "validation.feature_distance": ("feature distance", "{:.3f}"),
+    "validation.detail": ("detail, SR / HR", "{:.2f}"),
+    "validation.lattice": ("lattice, SR / HR", "{:.1f}"),
+}
+MISSING = "–"
+FIRST = 1  # losses are drawn relative to epoch 2, the first in which all generators learn
 WIDTH, HEIGHT = 440, 300  # of the chart
 LEFT, RIGHT, TOP, BOTTOM = 52, 322, 12, 254  # of the part with the curves
 
@@ -62,34 +78,66 @@ def hr_crops(run: Path) -> Image.Image:
 
 
 def numbers(line: dict[str, Any]) -> dict[str, str]:
-    """What the page shows of an epoch, as it is written there."""
-    losses, validation = line["losses"], line["validation"]
-    shown = {f"{name} loss": f"{losses[name]:.3g}" for name in LOSSES}
-    shown |= {"D(HR)": f"{losses['d_hr']:.2f}", "D(SR)": f"{losses['d_sr']:.2f}"}
-    shown["PSNR (dB)"] = f"{validation['psnr']:.2f}"
-    shown["feature distance"] = f"{validation['feature_distance']:.3f}"
+    """What the page shows of an epoch, as it is written there; a dash for what isn't known."""
+    shown = {}
+    for place, (name, form) in SHOWN.items():
+        part, key = place.split(".")
+        value = line[part].get(key)
+        if value is not None and key == "spread":
+            value *= 255
+        shown[name] = form.format(value) if is_number(value) else MISSING
     return shown
+
+
+def is_number(value: Any) -> bool:
+    """Whether a measured value is there and finite."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def x_of(epoch: int, count: int) -> float:
     """Where an epoch is in the chart, from left to right."""
-    return LEFT + (RIGHT - LEFT) * (epoch - 1) / (count - 1)
+    return LEFT + (RIGHT - LEFT) * (epoch - 1) / max(count - 1, 1)
+
+
+def relative(lines: list[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """The losses, each relative to its value in epoch 2.
+
+    A loss that the run doesn't have, or that isn't above 0 then, is left out. None stands where one
+    isn't above 0 later: products of two throws' errors can be.
+    """
+    curves = {}
+    for name in LOSSES:
+        values = [line["losses"].get(name) for line in lines]
+        start = values[min(FIRST, len(values) - 1)]
+        if is_number(start) and start > 0:
+            curves[name] = [v / start if is_number(v) and v > 0 else None for v in values]
+    return curves
+
+
+def told(curves: dict[str, list[float | None]]) -> str:
+    """The curves' ends in words."""
+    ends = []
+    for name, curve in curves.items():
+        end = next(value for value in reversed(curve) if value is not None)
+        way = "where it began" if 0.95 < end < 1.05 else f"at {end:.2g} times its start"
+        ends.append(f"{name} {way}")
+    return ", ".join(ends)
 
 
 def chart(lines: list[dict[str, Any]]) -> str:
     """The losses over the epochs, each relative to its value in epoch 2, as SVG."""
-    curves = {n: [x["losses"][n] / lines[FIRST]["losses"][n] for x in lines] for n in LOSSES}
-    powers = [math.log10(value) for curve in curves.values() for value in curve]
+    curves = relative(lines)
+    powers = [math.log10(v) for curve in curves.values() for v in curve if v is not None] or [0]
     low, high = math.floor(min(powers)), math.ceil(max(powers))
+    high = max(high, low + 1)
 
     def y_of(power: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * (power - low) / (high - low)
 
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Line chart with logarithmic '
-        f"vertical axis: five losses over {len(lines)} epochs, relative to epoch 2. Content, "
-        "perceptual and texture loss fall; the adversarial loss rises eightfold; the "
-        "discriminator's falls by more than a hundred times.\">"
+        f"vertical axis: losses over {len(lines)} epochs, relative to epoch 2. They end: "
+        f'{told(curves)}.">'
     ]
     for power in range(low, high + 1):
         y = y_of(power)
@@ -97,23 +145,38 @@ def chart(lines: list[dict[str, Any]]) -> str:
         parts.append(
             f'<text x="{LEFT - 6}" y="{y + 5:.1f}" text-anchor="end">{10.0**power:g}</text>'
         )
-    for epoch in (1, *range(10, len(lines) + 1, 10)):
+    every = 10 if len(lines) > 12 else 2
+    for epoch in (1, *range(every, len(lines) + 1, every)):
         x = x_of(epoch, len(lines))
         parts.append(f'<text x="{x:.1f}" y="{BOTTOM + 19}" text-anchor="middle">{epoch}</text>')
     middle = (LEFT + RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{BOTTOM + 39}" text-anchor="middle">epoch</text>')
-    names = iter(spread([y_of(math.log10(curve[-1])) for curve in curves.values()]))
-    for number, (name, curve) in enumerate(curves.items()):
-        points = " ".join(
-            f"{x_of(epoch, len(lines)):.1f},{y_of(math.log10(value)):.1f}"
-            for epoch, value in enumerate(curve, start=1)
-        )
-        parts.append(f'<polyline class="curve curve-{number}" points="{points}"/>')
+    last = [next(v for v in reversed(curve) if v is not None) for curve in curves.values()]
+    names = iter(spread([y_of(math.log10(value)) for value in last]))
+    for name, curve in curves.items():
+        number = LOSSES.index(name)  # a loss looks the same in every run
+        for piece in pieces(curve):
+            points = " ".join(
+                f"{x_of(epoch, len(lines)):.1f},{y_of(math.log10(value)):.1f}"
+                for epoch, value in piece
+            )
+            parts.append(f'<polyline class="curve curve-{number}" points="{points}"/>')
         parts.append(
             f'<text class="name-{number}" x="{RIGHT + 8}" y="{next(names) + 5:.1f}">{name}</text>'
         )
     parts.append(f'<path class="marker" d="M0 {TOP}V{BOTTOM}" hidden/></svg>')
     return "".join(parts)
+
+
+def pieces(curve: list[float | None]) -> list[list[tuple[int, float]]]:
+    """The parts of a curve between its gaps, as epochs and values."""
+    found: list[list[tuple[int, float]]] = [[]]
+    for epoch, value in enumerate(curve, start=1):
+        if value is not None:
+            found[-1].append((epoch, value))
+        elif found[-1]:
+            found.append([])
+    return [piece for piece in found if piece]
 
 
 def spread(heights: list[float], gap: float = 18) -> list[float]:
@@ -126,15 +189,29 @@ def spread(heights: list[float], gap: float = 18) -> list[float]:
 
 
 class Epochs(SphinxDirective):
-    """A slider through the epochs of the run in a folder, with a caption below."""
+    """A slider through the epochs of the runs in some folders, with a caption below."""
 
     required_arguments = 1
+    final_argument_whitespace = True
     has_content = True
+    option_spec: ClassVar[dict[str, Any]] = {"names": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
-        run = Path(self.env.srcdir) / self.arguments[0]
-        for name in ("metrics.jsonl", "training.gif", "film_strip.png"):
-            self.env.note_dependency(str(run / name))
+        folders = [Path(self.env.srcdir) / part for part in self.arguments[0].split()]
+        names = [name.strip() for name in self.options.get("names", "").split("|") if name.strip()]
+        names = names or [folder.name for folder in folders]
+        if len(names) != len(folders):
+            raise self.error(f"{len(folders)} runs and {len(names)} names.")
+        runs = [self.read(*pair) for pair in zip(folders, names, strict=True)]
+        caption = nodes.container(classes=["epochs-caption"])
+        self.state.nested_parse(self.content, self.content_offset, caption)
+        number = self.env.new_serialno("epochs")
+        return [nodes.raw("", page(runs, number), format="html"), caption]
+
+    def read(self, run: Path, name: str) -> dict[str, Any]:
+        """Write a run's images for the site, and return what the page says of it."""
+        for file in ("metrics.jsonl", "training.gif", "film_strip.png"):
+            self.env.note_dependency(str(run / file))
         lines, images = read_metrics(run), frames(run)
         if len(lines) != len(images):
             raise self.error(f"{run.name}: {len(lines)} epochs and {len(images)} frames.")
@@ -145,41 +222,61 @@ class Epochs(SphinxDirective):
         hr_crops(run).save(folder / "hr.png", optimize=True)
         (folder / "film_strip.png").write_bytes((run / "film_strip.png").read_bytes())
         address = "../" * self.env.docname.count("/") + f"_images/epochs-{run.name}"
-        caption = nodes.container(classes=["epochs-caption"])
-        self.state.nested_parse(self.content, self.content_offset, caption)
-        return [nodes.raw("", self.page(lines, address), format="html"), caption]
+        return {"name": name, "address": address, "lines": lines}
 
-    def page(self, lines: list[dict[str, Any]], address: str) -> str:
-        count = len(lines)
-        shown = [numbers(line) for line in lines]
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(name)}</th><td>{value}</td></tr>'
-            for name, value in shown[-1].items()
-        )
-        data = {
-            "address": address,
-            "numbers": [list(values.values()) for values in shown],
-            "x": [round(x_of(epoch, count), 1) for epoch in range(1, count + 1)],
+
+def page(runs: list[dict[str, Any]], number: int = 0) -> str:
+    """The HTML of all runs; the last one is chosen at first."""
+    last = len(runs) - 1
+    buttons = "".join(
+        f'<label><input type="radio" name="epochs-run-{number}" value="{i}"'
+        f"{' checked' if i == last else ''}> {html.escape(run['name'])}</label>"
+        for i, run in enumerate(runs)
+    )
+    count = len(runs[last]["lines"])
+    data = [
+        {
+            "address": run["address"],
+            "numbers": [list(numbers(line).values()) for line in run["lines"]],
+            "x": [round(x_of(e, len(run["lines"])), 1) for e in range(1, len(run["lines"]) + 1)],
         }
-        side = 2 * SIDE + LINE
-        size = f'width="{side}" height="{side}"'
-        return f"""<run-epochs>
-<div class="images">
-<figure><img class="epoch" {size} src="{address}/{count}.png"
-alt="Four crops of chest radiographs as the generator drew them after epoch {count}.">
-<figcaption>SR after epoch <span class="now">{count}</span> of {count}</figcaption></figure>
-<figure><img {size} src="{address}/hr.png"
-alt="The same four crops of the original radiographs."><figcaption>HR</figcaption></figure>
-</div>
+        for run in runs
+    ]
+    return f"""<run-epochs>
+<fieldset class="runs" hidden><legend>Run</legend>{buttons}</fieldset>
 <label class="choose" hidden>Epoch <input type="range" min="1" max="{count}" value="{count}">
 </label>
+{"".join(section(run) for run in runs)}
+<script type="application/json">{json.dumps(data)}</script>
+</run-epochs>"""
+
+
+def section(run: dict[str, Any]) -> str:
+    """What the page shows of one run, at its last epoch."""
+    name, address, lines = html.escape(run["name"]), run["address"], run["lines"]
+    count = len(lines)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(row)}</th><td>{value}</td></tr>'
+        for row, value in numbers(lines[-1]).items()
+    )
+    side = 2 * SIDE + LINE
+    size = f'width="{side}" height="{side}"'
+    return f"""<div class="run">
+<p class="run-name">{name}</p>
+<div class="images">
+<figure><img class="epoch" {size} src="{address}/{count}.png"
+alt="Four crops of chest radiographs.
+The generator of the run {name} drew them after epoch {count}.">
+<figcaption>SR after epoch <span class="now">{count}</span> of {count}</figcaption></figure>
+<figure><img {size} src="{address}/hr.png" loading="lazy"
+alt="The same four crops of the original radiographs."><figcaption>HR</figcaption></figure>
+</div>
 <div class="measured">{chart(lines)}
 <table><caption>After epoch <span class="now">{count}</span></caption><tbody>{rows}</tbody></table>
 </div>
-<noscript><img src="{address}/film_strip.png" alt="Film strip of four crops: a row for each of the
-first five epochs and the last five, and the originals in the last row."></noscript>
-<script type="application/json">{json.dumps(data)}</script>
-</run-epochs>"""
+<noscript><img src="{address}/film_strip.png" alt="Film strip of the run {name}: a row of four crops
+for each of the first five epochs and the last five, and the originals in the last row."></noscript>
+</div>"""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

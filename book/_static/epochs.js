@@ -1,35 +1,58 @@
-/* <run-epochs>, as book/_ext/epochs.py writes it: one slider moves image, marker and numbers. */
+/* <run-epochs>, as book/_ext/epochs.py writes it: buttons choose a run, and one slider moves its
+ * image, marker and numbers. Without scripts all runs stand below each other at their last epoch. */
 customElements.define(
   "run-epochs",
   class extends HTMLElement {
     connectedCallback() {
-      const { address, numbers, x } = JSON.parse(this.querySelector("script").textContent);
-      const range = this.querySelector("input");
-      const image = this.querySelector("img.epoch");
-      const marker = this.querySelector(".marker");
+      const runs = JSON.parse(this.querySelector("script").textContent);
+      const sections = [...this.querySelectorAll(".run")];
+      const buttons = [...this.querySelectorAll("input[type=radio]")];
+      const range = this.querySelector("input[type=range]");
       const fetched = new Map();
-      const fetchFrame = (epoch) => {
-        if (epoch < 1 || epoch > numbers.length || fetched.has(epoch)) return;
+      let chosen = runs.length - 1;
+      let wanted = Infinity; // the epoch last asked for; a shorter run shows its last one
+      const fetchFrame = ({ address, numbers }, epoch) => {
+        const source = `${address}/${epoch}.png`;
+        if (epoch < 1 || epoch > numbers.length || fetched.has(source)) return;
         const frame = new Image();
-        frame.src = `${address}/${epoch}.png`;
-        fetched.set(epoch, frame);
+        frame.src = source;
+        fetched.set(source, frame);
       };
       const show = () => {
-        const epoch = Number(range.value);
-        for (const next of [epoch, epoch + 1, epoch - 1]) fetchFrame(next);
-        image.src = `${address}/${epoch}.png`;
-        image.alt = image.alt.replace(/\d+/, epoch);
-        for (const place of this.querySelectorAll(".now")) place.textContent = epoch;
-        this.querySelectorAll("td").forEach((cell, i) => {
-          cell.textContent = numbers[epoch - 1][i];
+        const run = runs[chosen];
+        const section = sections[chosen];
+        const count = run.numbers.length;
+        const epoch = Math.min(wanted, count);
+        for (const next of [epoch, epoch + 1, epoch - 1]) fetchFrame(run, next);
+        sections.forEach((other) => (other.hidden = other !== section));
+        range.max = count;
+        range.value = epoch;
+        range.setAttribute("aria-valuetext", `${epoch} of ${count}`);
+        const image = section.querySelector("img.epoch");
+        image.src = `${run.address}/${epoch}.png`;
+        image.alt = image.alt.replace(/\d+(?=\.$)/, epoch);
+        for (const place of section.querySelectorAll(".now")) place.textContent = epoch;
+        section.querySelectorAll("td").forEach((cell, i) => {
+          cell.textContent = run.numbers[epoch - 1][i];
         });
-        marker.setAttribute("transform", `translate(${x[epoch - 1]} 0)`);
-        range.setAttribute("aria-valuetext", `${epoch} of ${numbers.length}`);
+        const marker = section.querySelector(".marker");
+        marker.removeAttribute("hidden");
+        marker.setAttribute("transform", `translate(${run.x[epoch - 1]} 0)`);
       };
-      range.addEventListener("input", show);
-      marker.removeAttribute("hidden");
+      range.addEventListener("input", () => {
+        wanted = Number(range.value);
+        show();
+      });
+      buttons.forEach((button, i) => {
+        button.checked = i === chosen; // a browser may keep what it was before a reload
+        button.addEventListener("change", () => {
+          chosen = i;
+          show();
+        });
+      });
+      this.querySelector(".runs").hidden = runs.length < 2;
       this.querySelector(".choose").hidden = false;
-      range.value = numbers.length; // a browser may keep what it was before a reload
+      this.classList.add("live"); // the buttons name the run, so its heading isn't needed
       show();
     }
   },

@@ -1,21 +1,27 @@
 """Checks for the exercises of notebook 6."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from srgan_lib.architectures import Discriminator
 from srgan_lib.exercises.teacher import Hint, call, describe, graded, judge, tensor
 from srgan_lib.losses import discriminator_loss
 
 
+_GREY_LEVEL = 1.001 / 255  # what clamping and rounding to 8 bits may change in a difference
+
+
 def _small_generator() -> nn.Module:
-    network = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.PixelShuffle(4)
-    ).train()
+    """Return a generator whose images lie well inside [0, 1], in training mode."""
+    norm = nn.BatchNorm2d(16)
+    network = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), norm, nn.PixelShuffle(4)).train()
     with torch.no_grad():
         network(0.2 * torch.rand(2, 1, 8, 8))
+        norm.weight.fill_(0.25)
+        norm.bias.fill_(0.5)
     return network
 
 
@@ -25,9 +31,8 @@ def check_difference_map(difference_map: Callable) -> None:
     first, second = _small_generator(), _small_generator()
     lr = torch.rand(2, 1, 6, 9)
     with torch.no_grad():
-        training = (first.train()(lr) - second.train()(lr)).abs()
-        signed = first.eval()(lr) - second.eval()(lr)
-    first.train(), second.train()
+        training = (deepcopy(first)(lr) - deepcopy(second)(lr)).abs()
+        signed = deepcopy(first).eval()(lr) - deepcopy(second).eval()(lr)
     value = call(difference_map, first, second, lr.clone())
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         raise Hint("One number hides *where* the two differ. Return the map, without a mean.")
@@ -37,6 +42,8 @@ def check_difference_map(difference_map: Callable) -> None:
             "Your map still hangs on both generators and keeps all their activations in memory. "
             "Nothing is trained here: use `torch.no_grad()`."
         )
+    if (answer - signed.abs()).abs().max() <= _GREY_LEVEL:
+        return  # from images as they are, or as a file would hold them
     judge(
         answer,
         signed.abs(),
@@ -50,8 +57,8 @@ def check_difference_map(difference_map: Callable) -> None:
                 "`eval()` on both.",
             ),
         ],
-        "The map isn't |first(lr) - second(lr)| of two generators in evaluation mode. Batch norm "
-        "in training mode and clamped outputs are the usual reasons.",
+        "The map isn't |first(lr) - second(lr)| of two generators in evaluation mode. Look for "
+        "batch norm in training mode, and for one generator that is asked twice.",
     )
 
 
@@ -105,20 +112,39 @@ def check_fresh_discriminator(fresh_discriminator: Callable) -> None:
         if shapes.get(head) != expected[head]:
             raise Hint("The grid isn't 1: the dense layer would be many times too large.")
         raise Hint("It isn't of the form Discriminator(width=16, grid=1).")
+    if any(v.any() for name, v in state.items() if name.endswith("num_batches_tracked")):
+        raise Hint(
+            "Its batch norm has already seen images, so this one has learned something. Make a new "
+            "one instead of a copy."
+        )
+    for name, value in right.items():
+        if value.ndim > 1 and not 0.5 < state[name].float().std() / value.std() < 2:
+            raise Hint(
+                f"The weights `{name}` aren't those of a new network. Discriminator(...) draws "
+                "random ones, and all layers need them: with zeros, no gradient gets through."
+            )
+
+
+_POINTS = ((0.7, -0.4), (-1.2, 0.5), (0.3, 0.9))  # psi and theta of the toy game
 
 
 @graded
 def check_penalised_loss(penalised_loss: Callable) -> None:
     """Exercise 4: the toy discriminator's loss with a penalty on its slope."""
-    psi = torch.tensor([0.7], requires_grad=True)
-    theta = torch.tensor([-0.4], requires_grad=True)
-    value = call(penalised_loss, psi, theta)
-    if not isinstance(value, torch.Tensor) or value.numel() != 1:
-        raise Hint(f"A tensor with one number is wanted, not {describe(value)}.")
+    for numbers in _POINTS:
+        psi, theta = (torch.tensor([x], requires_grad=True) for x in numbers)
+        value = call(penalised_loss, psi, theta)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise Hint(f"A tensor with one number is wanted, not {describe(value)}.")
+        _judge_penalised_value(value.reshape(1), psi.detach(), theta.detach())
+        _judge_penalised_slopes(value, psi, theta)
+
+
+def _judge_penalised_value(value: Tensor, psi: Tensor, theta: Tensor) -> None:
     plain = discriminator_loss(psi * 0, psi * theta)
     penalty = 0.3 * psi.square()
     judge(
-        value.reshape(1),
+        value,
         plain + penalty,
         [
             (plain.reshape(1), "That is the loss as it was: the penalty 0.3 * psi**2 is missing."),
@@ -133,13 +159,43 @@ def check_penalised_loss(penalised_loss: Callable) -> None:
         ],
         "discriminator_loss(psi * 0, psi * theta) as in the toy game, plus 0.3 * psi**2.",
     )
+
+
+def _judge_penalised_slopes(value: Tensor, psi: Tensor, theta: Tensor) -> None:
+    """Hold the slopes against the derivative, worked out by hand, of softplus(psi theta)."""
     if not value.requires_grad:
         raise Hint("The value is right, but no gradient gets back to psi: don't use `.item()`.")
-    slopes = torch.autograd.grad(value.sum(), (psi, theta), allow_unused=True)
-    if slopes[0] is None or abs(slopes[0].item()) < 1e-6:
-        raise Hint("The value is right, but no gradient gets back to psi.")
+    try:
+        slopes = torch.autograd.grad(value.sum(), (psi, theta), allow_unused=True)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        raise Hint(
+            "The value is right, but its graph is used up, or leads elsewhere. Return the loss, "
+            f"and leave `backward` to the game. Torch says: {said[:120]}"
+        ) from None
     if slopes[1] is not None and slopes[1].abs().item() > 1e-9:
         raise Hint(
             "The value is right, but its gradient also reaches theta, and would move the "
             "generator. Is `theta.detach()` missing?"
         )
+    found = 0.0 if slopes[0] is None else slopes[0].item()
+    with torch.no_grad():
+        game, penalty = (theta * (psi * theta).sigmoid()).item(), 0.6 * psi.item()
+    judge(
+        found,
+        game + penalty,
+        [
+            (0.0, "The value is right, but no gradient gets back to psi."),
+            (
+                game,
+                "The value is right, but the penalty has no gradient, so that psi swings as "
+                "before. Detach theta only.",
+            ),
+            (
+                penalty,
+                "The value is right, but only the penalty has a gradient, so that psi no longer "
+                "sees theta. Detach theta, not the product.",
+            ),
+        ],
+        "The value is right, but its gradient for psi isn't that of the loss and the penalty.",
+    )
