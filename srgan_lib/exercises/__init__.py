@@ -32,6 +32,7 @@ from srgan_lib.exercises.discriminator import (
 from srgan_lib.exercises.evaluation import (
     check_erase,
     check_interval_over_images,
+    check_lattice_measure,
     check_other_distance,
     check_spectral_distance,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "check_interval_over_images",
     "check_is_even",
     "check_keep_last",
+    "check_lattice_measure",
     "check_least_absolute_error",
     "check_middle_weights",
     "check_no_mask",
