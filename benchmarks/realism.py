@@ -47,7 +47,13 @@ from srgan_lib.realism import (
     vgg_statistics,
 )
 
-METHODS = ("bicubic", "srresnet", "srgan_paper", "srgan_no_dice", "srgan")
+NAMES = {
+    "bicubic": "bicubic",
+    "srresnet": "SRResNet",
+    "srgan_paper": "SRGAN, paper's form",
+    "srgan_no_dice": "SRGAN without dice",
+    "srgan": "SRGAN",
+}
 OUT = Path(__file__).resolve().parent.parent / "results" / "realism.json"
 WINDOW = 192
 """Side of the window of each image, in pixels."""
@@ -118,11 +124,12 @@ def measure(name: str) -> dict[str, Any]:
     }
 
 
-def away(network: nn.Module) -> dict[str, Any]:
-    """Return what is measured on the sample's two radiographs."""
+def away(network: nn.Module, widths: tuple[int | None, ...] = (640, None)) -> dict[str, Any]:
+    """Return what is measured on the sample's two radiographs at these widths; None: full size."""
     found = {}
-    for width in (640, None):
-        for image, record in zip(*both(open_dataset("sample", width=width)), strict=True):
+    for width in widths:
+        dataset = open_dataset("sample", width=width)
+        for image, record in zip(dataset, dataset.records, strict=True):
             hr = quantise(crop_to_multiple(image, SCALE))
             values, _ = one_throw(network, hr)
             if width is not None:
@@ -134,11 +141,6 @@ def away(network: nn.Module) -> dict[str, Any]:
                 values["mean_above_bicubic"] = psnr(mean, hr) - psnr(bicubic, hr)
             found[f"{record.name} {width or 'full'}"] = values
     return found
-
-
-def both(dataset: Any) -> tuple[list[Tensor], Any]:
-    """Return a data set's images and records."""
-    return list(dataset), dataset.records
 
 
 def summarise(images: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,10 +162,10 @@ def digest(path: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", action="append", choices=METHODS, help="measure only this")
+    parser.add_argument("--model", action="append", choices=NAMES, help="measure only this")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    for name in options.model or METHODS:
+    for name in options.model or NAMES:
         found = measure(name)
         results = json.loads(options.out.read_text()) if options.out.exists() else {}
         results |= {
@@ -176,9 +178,50 @@ def main() -> None:
             }
         }
         measured = results.get("methods", {}) | {name: rounded(found)}
-        results["methods"] = {key: measured[key] for key in METHODS if key in measured}
+        results["methods"] = {key: measured[key] for key in NAMES if key in measured}
         write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
         print(name, json.dumps(found["summary"], indent=1))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return a Markdown table of the test images: a row for each method."""
+    lines = [
+        "| method | PSNR (dB) | mean of throws (dB) | LR consistency (dB) | lattice / HR's | "
+        "rings / HR's | kernel distance | critic's AUC | correlation | coverage of 90 % |",
+        "|---|" + "---:|" * 9,
+    ]
+    for name, method in results["methods"].items():
+        found = method["summary"]
+        cells = [
+            f"{found['psnr']:.2f}",
+            f"{found['mean_psnr']:.2f}" if "mean_psnr" in found else "",
+            f"{found['lr_consistency']:.1f}",
+            f"{found['lattice']:.2f}",
+            ", ".join(f"{ring:.2f}" for ring in found["rings"]),
+            f"{found['kernel_distance']:.3g}",
+            f"{found['critic_auc']:.3f}",
+            f"{found['correlation']:.2f}" if "correlation" in found else "",
+            f"{found['coverage']:.2f}" if "coverage" in found else "",
+        ]
+        lines.append(f"| {NAMES[name]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def away_table(results: dict[str, Any], name: str = "srgan") -> str:
+    """Return a Markdown table of one method on the two radiographs from elsewhere."""
+    lines = [
+        "| image | lattice / HR's | rings / HR's | LR consistency (dB) | "
+        "mean of throws - bicubic (dB) |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for image, found in results["methods"][name]["away"].items():
+        rings = ", ".join(f"{ring:.2f}" for ring in found["rings"])
+        gain = f"{found['mean_above_bicubic']:+.2f}" if "mean_above_bicubic" in found else ""
+        lines.append(
+            f"| {image} | {found['lattice']:.2f} | {rings} | {found['lr_consistency']:.1f} "
+            f"| {gain} |"
+        )
+    return "\n".join(lines)
 
 
 def rounded(value: Any) -> Any:

@@ -92,12 +92,10 @@ def read_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Tenso
     kind = type(network).__name__
     if isinstance(network, SRResNet) and network.noise and not arguments.get("noise"):
         # Weights of a network without dice: the noise inputs begin at zero, which changes nothing.
-        arguments.pop("noise", None)
-        state |= {
-            name: torch.zeros(value.shape)
-            for name, value in wanted.items()
-            if name.startswith("noise.")
-        }
+        inputs = [name for name in wanted if name.startswith("noise.")]
+        if not any(name in state for name in inputs):
+            arguments.pop("noise", None)
+            state |= {name: torch.zeros(wanted[name].shape) for name in inputs}
     for name, value in wanted.items():
         if name not in state:
             raise WeightsError(f"{path} is not for this {kind}: {name} is missing in it.")

@@ -26,6 +26,7 @@ SCALE = 4
 _NOTICE = (
     "Note: what the network adds is synthetic. Fine texture may be invented. Not for diagnosis."
 )
+_DEVIATION_GAIN = 10  # a deviation of 1 / 10 of the range is white
 _OUTPUT_SUFFIXES = {".tif": ".tif", ".tiff": ".tiff", ".dcm": ".dcm", ".dicom": ".dcm"}
 
 
@@ -183,19 +184,25 @@ def evaluate(
     cost: Annotated[
         bool, typer.Option("--cost", help="Parameters, multiply-adds, time and memory, too.")
     ] = False,
+    throws: Annotated[
+        int, typer.Option(min=0, help="Measure the dice by so many throws, 2 or more; 0 for not.")
+    ] = 0,
     out: Annotated[Path, typer.Option(help="The JSON file to write.")] = Path("results.json"),
     device: DeviceOption = None,
 ) -> None:
     """Measure models on a data set, print a table and write all numbers as JSON.
 
-    Without --model and --family: bicubic, srresnet and srgan. With --channels 3, PSNR and SSIM
-    are those of luma (BT.601, 16 to 235), as published tables have them; a network for grey
-    images enlarges red, green and blue alone, each as a grey image.
+    Without --model and --family: bicubic, srresnet and srgan. Of a model that throws dice, the
+    throw with seed 0 is measured; --throws adds the PSNR of the mean of the throws, and whether
+    their spread says how wrong they are. With --channels 3, PSNR and SSIM are those of luma
+    (BT.601, 16 to 235), as published tables have them; a network for grey images enlarges red,
+    green and blue alone, each as a grey image.
 
     \b
     srgan evaluate --out results.json
     srgan evaluate --model bicubic --model runs/first/generator.safetensors --data sample
     srgan evaluate --family --cost --split validation
+    srgan evaluate --model srgan --throws 32
     srgan evaluate --model bicubic --data Set5 --split all --channels 3
     """
     if channels not in (1, 3):
@@ -203,13 +210,19 @@ def evaluate(
 
     from srgan_lib.datasets import open_dataset
     from srgan_lib.pretrained import FAMILY
-    from srgan_lib.results import cost_table, measure, results_table, write_results
+    from srgan_lib.results import cost_table, measure, results_table, throws_table, write_results
 
+    if throws == 1:
+        raise typer.BadParameter("--throws takes 0, or 2 and more.")
     models = [*(FAMILY if family else ()), *(model or ())] or ["bicubic", "srresnet", "srgan"]
     opened = open_dataset(data, split, channels=channels)
-    results = measure(models, opened, device=_device(device), cost=cost, progress=True)
+    results = measure(
+        models, opened, device=_device(device), cost=cost, throws=throws, progress=True
+    )
     write_results(results, out)
     print(results_table(results))
+    if throws:
+        print(throws_table(results))
     if cost:
         print(cost_table(results))
     print(f"Written: {out}")
@@ -234,6 +247,14 @@ def upscale(
     precision: Annotated[
         Precision, typer.Option(help="bf16 is fast on some devices; no is float32.")
     ] = Precision.auto,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**32 - 1, help="Of the dice, for a model that throws some."),
+    ] = 0,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=2, help="Write so many throws, their mean and their deviation."),
+    ] = None,
     device: DeviceOption = None,
     keep_patient: Annotated[
         bool, typer.Option("--keep-patient", help="Keep the patient's data in DICOM files.")
@@ -248,14 +269,24 @@ def upscale(
     with all that is below them, and come out as they are laid out. DICOM files come out
     anonymous, and marked as derived. A file that can't be enlarged is named; the others go on.
 
+    A model that throws dice gives the same image for the same --seed. With --samples 8, NAME.png
+    becomes NAME_x4_throw1.png to NAME_x4_throw8.png, of the seeds that begin with --seed;
+    NAME_x4_mean.png, their mean; and NAME_x4_deviation.png, ten times their standard deviation at
+    each pixel: white where it is a tenth of the whole range or more.
+
     \b
     srgan upscale chest.png
     srgan upscale study/ more/ --model srgan --out enlarged
     srgan upscale chest.dcm --format png --tile 128
+    srgan upscale chest.png --seed 5 --samples 8
     """
     from tqdm import tqdm
 
+    from srgan_lib.noise import check_dice
+
     network = _load(model).to(_device(device))
+    if samples is not None:
+        check_dice(network)
     if os.path.exists(out) and not os.path.isdir(out):
         raise SRGANError(f"{out} is a file; --out must name a folder.")
     if model not in _interpolations():
@@ -263,22 +294,28 @@ def upscale(
     found, failures = _find_images(inputs, out)
     sources = {path.resolve() for path, _ in found}
     targets: dict[Path, Path] = {}
+    enlarged = 0
     for failure in failures:
         _complain(failure)
     with tqdm(found, desc="enlarging", unit="image", disable=None) as bar:
         for path, relative in bar:
             try:
                 target = out / _output_name(path, relative, network.scale, format)
-                _check_target(target, path, sources, targets, overwrite)
-                _upscale_file(path, target, network, model, tile, precision.value, keep_patient)
-                targets[target.resolve()] = path
+                written = [target] if samples is None else _sample_names(target, samples)
+                for name in written:
+                    _check_target(name, path, sources, targets, overwrite)
+                _upscale_file(
+                    path, written, network, model, tile, precision.value, seed, keep_patient
+                )
+                targets |= {name.resolve(): path for name in written}
+                enlarged += 1
             except (SRGANError, MemoryError) as error:
                 if isinstance(error, MemoryError):
                     error = SRGANError(f"{path}: not enough memory for an image of this size.")
                 failures.append(error)
                 with bar.external_write_mode(file=sys.stderr):
                     _complain(error if str(path) in str(error) else f"{path}: {error}")
-    print(f"Enlarged {len(targets)} of {len(found)} images to {out}")
+    print(f"Enlarged {enlarged} of {len(found)} images to {out}")
     if failures:
         raise SRGANError(f"{len(failures)} of the inputs could not be enlarged; see above.")
 
@@ -444,6 +481,13 @@ def _output_name(path: Path, relative: Path, scale: int, format: Format | None) 
     return relative.with_name(f"{relative.stem if known else relative.name}_x{scale}{suffix}")
 
 
+def _sample_names(target: Path, samples: int) -> list[Path]:
+    """Return the names of so many throws, of their mean and of their deviation."""
+    digits = len(str(samples))
+    kinds = [f"throw{k:0{digits}}" for k in range(1, samples + 1)] + ["mean", "deviation"]
+    return [target.with_name(f"{target.stem}_{kind}{target.suffix}") for kind in kinds]
+
+
 def _check_target(
     target: Path, path: Path, sources: set[Path], targets: dict[Path, Path], overwrite: bool
 ) -> None:
@@ -459,42 +503,84 @@ def _check_target(
 
 def _upscale_file(
     path: Path,
-    target: Path,
+    targets: list[Path],
     network: "nn.Module",
     model: str,
     tile: int | None,
     precision: str,
+    seed: int,
     keep_patient: bool,
 ) -> None:
-    """Enlarge one file."""
+    """Enlarge one file to one target, or to throws, their mean and their deviation."""
     import pydicom
+    import torch
 
     from srgan_lib.dicom import notice, write_derived
-    from srgan_lib.images import Pixels, is_dicom, read_dicom_header, read_pixels, write_pixels
+    from srgan_lib.images import (
+        Pixels,
+        is_dicom,
+        read_dicom_header,
+        read_pixels,
+        to_pixels,
+        write_pixels,
+    )
+    from srgan_lib.noise import has_dice
     from srgan_lib.tiling import upscale_tiled
 
     pixels = read_pixels(path)
-    channels = pixels.values.shape[0]
-    as_dicom = target.suffix == ".dcm"
-    bits = 8 if as_dicom and channels == 3 else 16 if as_dicom else pixels.bits
-    values = upscale_tiled(
-        network,
-        pixels.to_float(),
-        bits=bits,
-        tile=tile,
-        precision=precision,
-        progress=sys.stderr.isatty(),
-    )
-    enlarged = Pixels(values, bits)
+    as_dicom = targets[0].suffix == ".dcm"
+    bits = 8 if as_dicom and pixels.values.shape[0] == 3 else 16 if as_dicom else pixels.bits
     name = Path(model).stem if model.endswith(".safetensors") else model
-    if not as_dicom:
-        write_pixels(target, enlarged, notice(network.scale, name))
+    source = read_dicom_header(path) if as_dicom and is_dicom(path) else pydicom.Dataset()
+
+    def throw(seed: int) -> "Pixels":
+        values = upscale_tiled(
+            network,
+            pixels.to_float(),
+            bits=bits,
+            tile=tile,
+            precision=precision,
+            progress=sys.stderr.isatty(),
+            seed=seed,
+        )
+        return Pixels(values, bits)
+
+    def write(target: Path, image: "Pixels", what: str) -> None:
+        if not as_dicom:
+            write_pixels(target, image, notice(network.scale, name, what))
+            return
+        write_derived(
+            target,
+            image,
+            source,
+            scale=network.scale,
+            model=name,
+            what=what,
+            keep_patient=keep_patient,
+        )
+
+    if len(targets) == 1:
+        write(targets[0], throw(seed), f"the throw with seed {seed}" if has_dice(network) else "")
         return
-    source = pydicom.Dataset()
-    if is_dicom(path):
-        source = read_dicom_header(path)
-    write_derived(
-        target, enlarged, source, scale=network.scale, model=name, keep_patient=keep_patient
+    # One throw at a time; mean and sum of squared differences are kept up to date (Welford 1962).
+    count = len(targets) - 2
+    mean = squares = torch.zeros(())
+    for k, target in enumerate(targets[:count]):
+        image = throw(seed + k)
+        write(target, image, f"throw {k + 1} of {count}, seed {(seed + k) % 2**32}")
+        values = image.to_float()
+        difference = values - mean
+        mean = mean + difference / (k + 1)
+        squares = squares + difference * (values - mean)
+    which = f"{count} throws, seeds from {seed}"
+    write(targets[-2], to_pixels(mean.clamp(0, 1), bits), f"the mean of {which}")
+    deviation = (squares / (count - 1)).sqrt()
+    scaled = to_pixels((_DEVIATION_GAIN * deviation).clamp(0, 1), bits)
+    write(
+        targets[-1],
+        scaled,
+        f"the deviation of {which}; grey is {_DEVIATION_GAIN} times the standard deviation, and "
+        "no radiograph",
     )
 
 

@@ -64,6 +64,7 @@ def write_derived(
     *,
     scale: int,
     model: str,
+    what: str = "",
     keep_patient: bool = False,
 ) -> None:
     """Write an enlarged image as a DICOM file that is derived from its source.
@@ -81,6 +82,7 @@ def write_derived(
         scale: how many times larger each side is than the source's. Pixel spacings are divided
             by it; one that is missing, zero or malformed is left out.
         model: name of what enlarged the image, for the descriptions.
+        what: which of several results it is, if there are several; see :func:`notice`.
         keep_patient: keep what the source says of the patient and the study. Otherwise the file
             is anonymous, and in a study of its own.
 
@@ -97,7 +99,7 @@ def write_derived(
     with decoders_silenced():  # pydicom, on values of the source that break rules
         for name in _EMPTY:
             setattr(derived, name, "")
-        _describe(derived, source, scale, model)
+        _describe(derived, source, scale, model, what)
         _describe_patient(derived, source, keep_patient)
         _describe_geometry(derived, source, scale)
         _set_pixels(derived, image)
@@ -108,15 +110,22 @@ def write_derived(
     write_atomically(path, buffer.getvalue())
 
 
-def notice(scale: int, model: str) -> str:
-    """Return what an enlarged image must say of itself, in whatever file it is written."""
+def notice(scale: int, model: str, what: str = "") -> str:
+    """Return what an enlarged image must say of itself, in whatever file it is written.
+
+    Args:
+        scale: how many times larger each side became.
+        model: name of what enlarged it.
+        what: which of several results it is, such as ``throw 3 of 8, seed 2``.
+    """
+    which = f" This is {what}." if what else ""
     return (
         f"Synthetic image: enlarged {scale} times by super-resolution, model {model} of "
-        f"srgan_lib {__version__}. Details may be invented. Not for diagnosis."
+        f"srgan_lib {__version__}.{which} Details may be invented. Not for diagnosis."
     )
 
 
-def _describe(derived: Dataset, source: Dataset, scale: int, model: str) -> None:
+def _describe(derived: Dataset, source: Dataset, scale: int, model: str, what: str) -> None:
     """Say what the image is, by what it was made, and from what."""
     # Secondary Capture (PS3.3, A.8.1), whatever the source is. The classes of a detector's
     # images, CR and DX among them, require attributes about the exposure and the values' relation
@@ -128,10 +137,11 @@ def _describe(derived: Dataset, source: Dataset, scale: int, model: str) -> None
     derived.SeriesInstanceUID = generate_uid(prefix=None)
     derived.SeriesNumber, derived.InstanceNumber = "", "1"
     derived.Modality = _code(source, "Modality") or "OT"
-    text = notice(scale, model)
+    text = notice(scale, model, what)
     derived.DerivationDescription = text[:1024]
     derived.ImageComments = text
-    derived.SeriesDescription = f"Synthetic x{scale}, not for diagnosis: {model}"[:64]
+    named = what.split(";")[0] or model
+    derived.SeriesDescription = f"Synthetic x{scale}, not for diagnosis: {named}"[:64]
     derived.SecondaryCaptureDeviceManufacturer = "srgan_lib"
     derived.SecondaryCaptureDeviceSoftwareVersions = __version__
     if _uid(source, "SOPClassUID") and _uid(source, "SOPInstanceUID"):

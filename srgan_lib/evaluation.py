@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.calibration import MEASURES, measure_throws
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, unknown_name
 from srgan_lib.metrics import (
@@ -19,7 +20,7 @@ from srgan_lib.metrics import (
     psnr,
     ssim,
 )
-from srgan_lib.noise import check_dice, noise_inputs
+from srgan_lib.noise import check_dice, has_dice, noise_inputs
 from srgan_lib.realism import lattice_ratio
 
 COLUMNS = {
@@ -43,10 +44,13 @@ class Evaluation:
     Attributes:
         method: its name.
         values: for each measure of :data:`COLUMNS`, one value for each image.
+        throws: for each measure of :data:`srgan_lib.calibration.MEASURES`, one value for each
+            image, if throws were asked for and the method throws dice.
     """
 
     method: str
     values: Mapping[str, tuple[float, ...]]
+    throws: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def mean(self, measure: str) -> float:
         """Return the mean over the images."""
@@ -128,6 +132,9 @@ def throws(generator: nn.Module, lr: Tensor, count: int, seed: int = 0, bits: in
         generator.train(was_training)
 
 
+_throws = throws  # by a name that the argument of evaluate doesn't hide
+
+
 def evaluate(
     methods: Mapping[str, nn.Module],
     images: Iterable[Tensor],
@@ -135,9 +142,12 @@ def evaluate(
     *,
     scale: int = 4,
     bits: int = 8,
+    throws: int = 0,
     progress: bool = True,
 ) -> list[Evaluation]:
     """Degrade each image, let every method restore it, and measure.
+
+    Of a method that throws dice, the throw with seed 0 is measured.
 
     Args:
         methods: generators and interpolations by their names, all on the images' device.
@@ -147,20 +157,29 @@ def evaluate(
         features: the VGG layer of the feature distance.
         scale: HR pixels a side that make one LR pixel.
         bits: bit depth of LR and SR.
+        throws: number of throws, 2 or more, to measure the dice of the methods that throw some,
+            see :func:`srgan_lib.calibration.measure_throws`; 0 for not.
         progress: show a progress bar.
 
     Returns:
         One :class:`Evaluation` for each method, in the given order.
 
     Raises:
-        ConfigurationError: no method or no image.
+        ConfigurationError: no method or no image, or a single throw.
         ImageError: an image that is too small, or NaN.
     """
     images = list(images)
     if not methods or not images:
         raise ConfigurationError("An evaluation needs at least one method and one image.")
+    if throws < 0 or throws == 1:
+        raise ConfigurationError(f"throws must be 0, or 2 at least, not {throws}.")
     values: dict[str, dict[str, list[float]]] = {
         name: {measure: [] for measure in COLUMNS} for name in methods
+    }
+    thrown: dict[str, dict[str, list[float]]] = {
+        name: {measure: [] for measure in MEASURES}
+        for name, method in methods.items()
+        if throws and has_dice(method)
     }
     for image in tqdm(images, desc="evaluating", unit="image", disable=not progress):
         hr = quantise(crop_to_multiple(image, scale), bits)
@@ -182,10 +201,18 @@ def evaluate(
             measured["lr_consistency"].append(lr_consistency(sr, lr, scale, bits))
             measured["detail"].append(detail_energy(sr) / max(detail_hr, 1e-12))
             measured["lattice"].append(lattice_ratio(sr, hr, scale, bits))
+        for name, measured in thrown.items():
+            several = _throws(methods[name], lr, throws, 0, bits)
+            for measure, value in measure_throws(several, hr, bits).items():
+                measured[measure].append(value)
     return [
-        Evaluation(name, {measure: tuple(v) for measure, v in measured.items()})
+        Evaluation(name, _tuples(measured), _tuples(thrown.get(name, {})))
         for name, measured in values.items()
     ]
+
+
+def _tuples(lists: Mapping[str, list[float]]) -> dict[str, tuple[float, ...]]:
+    return {measure: tuple(values) for measure, values in lists.items()}
 
 
 def markdown_table(

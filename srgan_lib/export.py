@@ -18,6 +18,7 @@ from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.degradation import resize_matrix
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.files import write_atomically
+from srgan_lib.noise import has_dice, noise_inputs
 
 NOTICE = "Synthetic image, not for diagnosis."
 """What the file says of the images that it makes."""
@@ -67,7 +68,9 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
     """Write a network as an ONNX file that takes any batch, height and width.
 
     Its input ``lr`` is float32 (N, C, H, W) in [0, 1], its output ``sr`` float32
-    (N, C, scale H, scale W), not clamped. The file says that its images are synthetic.
+    (N, C, scale H, scale W), not clamped. A network that throws dice has a second input,
+    ``noise``, float32 (N, noise_channels, H, W), standard normal; :func:`srgan_lib.noise.noise_at`
+    makes some. The file says that its images are synthetic.
 
     Args:
         network: one of :data:`~srgan_lib.architectures.GENERATORS`, or an
@@ -93,6 +96,19 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
     # Names, not torch.export.Dim, whose range would have to be proven: where a side is one window
     # or crop, torch may lay memory out otherwise, and takes that for another network.
     free = {0: "batch", 2: "height", 3: "width"}
+    names, examples = ["lr"], [torch.rand(2, channels, 12, 15)]
+    properties = {
+        "network": type(network).__name__,
+        "channels": str(channels),
+        "scale": str(network.scale),
+        "input": "float32 (N, C, H, W) in [0, 1]",
+        "notice": NOTICE,
+    }
+    if has_dice(network):
+        names.append("noise")
+        examples += noise_inputs(exported, examples[0])
+        properties["noise_channels"] = str(network.noise_channels)
+        properties["noise"] = "float32 (N, noise_channels, H, W), standard normal"
     level = logging.getLogger("torch.onnx").level
     try:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -102,10 +118,10 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
             warnings.simplefilter("ignore")  # about the exporter's own inner workings
             program = torch.onnx.export(
                 exported,
-                (torch.rand(2, channels, 12, 15),),
-                input_names=["lr"],
+                tuple(examples),
+                input_names=names,
                 output_names=["sr"],
-                dynamic_shapes=(free,),
+                dynamic_shapes=(free,) * len(names),
                 opset_version=_OPSET,
                 dynamo=True,
                 verbose=False,
@@ -113,16 +129,7 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
         model = program.model_proto
         model.producer_name, model.producer_version = "srgan_lib", __version__
         model.doc_string = NOTICE
-        onnx.helper.set_model_props(
-            model,
-            {
-                "network": type(network).__name__,
-                "channels": str(channels),
-                "scale": str(network.scale),
-                "input": "float32 (N, C, H, W) in [0, 1]",
-                "notice": NOTICE,
-            },
-        )
+        onnx.helper.set_model_props(model, properties)
         onnx.checker.check_model(model)
         data = model.SerializeToString()
     except Exception as error:  # torch's exporter and ONNX raise errors of many kinds

@@ -216,23 +216,6 @@ def detail_energy(image: Tensor, above: float = 0.5) -> float:
     return float(power[radius > above].sum())
 
 
-def lattice_energy(image: Tensor, scale: int = 4) -> float:
-    """Return how far an image's spectrum stands out at the frequencies of the generator's grid.
-
-    Args:
-        image: float tensor (C, H, W), at least 6 x 6 cells of ``scale`` pixels a side, so that
-            frequencies of the grid have others between them.
-        scale: the generator's.
-
-    Returns:
-        The mean of :func:`lattice_ratios`, about 1 for an image without a lattice.
-
-    Raises:
-        ImageError: an image that is too small.
-    """
-    return float(lattice_ratios(image[None].to(torch.float64), scale).mean())
-
-
 def lattice_ratios(images: Tensor, scale: int = 4, tile: int = 96) -> Tensor:
     """Return how far images stand out at each frequency of the generator's grid.
 

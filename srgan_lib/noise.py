@@ -69,11 +69,17 @@ def noise_inputs(
         The noise (N, noise_channels, H, W), on the device of ``lr`` and of its type; nothing for a
         network without dice.
     """
-    channels = getattr(network, "noise_channels", 0)
-    if not channels:
+    if not has_dice(network):
         return ()
-    noise = noise_at(channels, top, left, *lr.shape[-2:], seed).to(lr.device, lr.dtype)
+    noise = noise_at(network.noise_channels, top, left, *lr.shape[-2:], seed).to(
+        lr.device, lr.dtype
+    )
     return (noise.expand(len(lr), -1, -1, -1),)
+
+
+def has_dice(network: nn.Module) -> bool:
+    """Return whether a network takes noise, and so has many results for one image."""
+    return getattr(network, "noise_channels", 0) > 0
 
 
 def check_dice(network: nn.Module) -> None:
@@ -82,7 +88,7 @@ def check_dice(network: nn.Module) -> None:
     Raises:
         ConfigurationError: the network throws no dice.
     """
-    if not getattr(network, "noise_channels", 0):
+    if not has_dice(network):
         raise ConfigurationError(
             f"This {type(network).__name__} throws no dice: it has one result for an image, "
             "and several throws would all be equal."

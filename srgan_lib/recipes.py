@@ -56,6 +56,7 @@ Positive = Annotated[_Int, Field(ge=1)]
 Rate = Annotated[_Float, Field(gt=0, lt=1)]
 Weight = Annotated[_Float, Field(ge=0)]
 Share = Annotated[_Float, Field(ge=0, le=1)]
+Decay = Annotated[_Float, Field(ge=0, lt=1)]
 Contrast = Annotated[_Float, Field(gt=0, le=1)]
 Sigma = Annotated[_Float, Field(ge=0.3, le=2)]
 
@@ -251,11 +252,11 @@ class Recipe(_Part):
     learning_rate: Rate = 1e-4
     discriminator_learning_rate: Rate | None = None
     warm_up: Annotated[_Int, Field(ge=0)] = 0
-    betas: tuple[Share, Rate] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     penalty_weight: Weight = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     pixel_loss: Literal["mse", "l1"] | None = None
-    average_decay: Annotated[_Float, Field(ge=0, lt=1)] = 0.99
+    average_decay: Decay = 0.99
     precision: Literal["auto", "bf16", "fp16", "no"] = "auto"
     compile: bool = False
     seed: Annotated[_Int, Field(ge=0, lt=2**63)] = 0
@@ -292,8 +293,8 @@ class Recipe(_Part):
             for name in ("discriminator", "loss", "discriminator_learning_rate"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} has no use in the content stage; remove it")
-            for name in ("warm_up", "penalty_weight"):
-                if getattr(self, name):
+            for name in ("warm_up", "betas", "penalty_weight"):
+                if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} has no use in the content stage; remove it")
         else:
             if self.pixel_loss is not None:

@@ -23,6 +23,7 @@ from torch import nn
 
 from srgan_lib.architectures.interpolation import Interpolation
 from srgan_lib.architectures.vgg import VGGFeatures
+from srgan_lib.calibration import MEASURES
 from srgan_lib.cost import SIDE, measure_cost
 from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import crop_to_multiple
@@ -55,6 +56,7 @@ def measure(
     *,
     device: torch.device | None = None,
     cost: bool = False,
+    throws: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure methods on a data set by the protocol of :mod:`srgan_lib.metrics`.
@@ -69,12 +71,15 @@ def measure(
         dataset: the images, with 1 or 3 channels.
         device: what to compute on; the CPU by default, in float32.
         cost: measure each method's cost, too, see :func:`srgan_lib.cost.measure_cost`.
+        throws: number of throws to measure the dice by, 0 for not; see
+            :func:`srgan_lib.evaluation.evaluate`.
         progress: show a progress bar.
 
     Returns:
         What a JSON file can hold: ``protocol``, ``versions``, ``data`` (with the SHA-256 of each
         image file), ``methods`` (for each: the SHA-256 of its weights; ``values`` of each measure
-        by image; what :func:`summarise` makes of them; ``cost``, if it was asked for).
+        by image; what :func:`summarise` makes of them; ``cost`` and ``throws``, if they were asked
+        for).
 
     Raises:
         ConfigurationError: no model, one that is no generator, several scales, or a network for
@@ -105,7 +110,7 @@ def measure(
     for module in (*methods.values(), features):
         module.to(device or torch.device("cpu"))
     images = [crop_to_multiple(image, scale).to(device) for image in dataset]
-    evaluations = evaluate(methods, images, features, scale=scale, progress=progress)
+    evaluations = evaluate(methods, images, features, scale=scale, throws=throws, progress=progress)
     costs: dict[str, Any] = {}
     if cost:
         for name, method in methods.items():
@@ -141,13 +146,23 @@ def measure(
                 "weights_sha256": _sha256(weights_path(evaluation.method))
                 if evaluation.method in networks
                 else None,
-                "values": {name: list(values) for name, values in evaluation.values.items()},
-                **summarise(evaluation.values, patients),
+                **_with_summary(evaluation.values, patients),
                 **costs.get(evaluation.method, {}),
+                **(
+                    {"throws": {"count": throws, **_with_summary(evaluation.throws, patients)}}
+                    if evaluation.throws
+                    else {}
+                ),
             }
             for evaluation in evaluations
         },
     }
+
+
+def _with_summary(values: Mapping[str, Sequence[float]], patients: Sequence[str]) -> dict[str, Any]:
+    """Return values by image, and what :func:`summarise` makes of them."""
+    kept = {name: list(of_images) for name, of_images in values.items()}
+    return {"values": kept, **summarise(values, patients)}
 
 
 def mean_over_patients(
@@ -230,12 +245,13 @@ def summarise_again(results: dict[str, Any]) -> dict[str, Any]:
     patients = [image["patient"] for image in results["data"]["images"]]
     methods = {}
     for name, method in results["methods"].items():
-        costs = {"cost": method["cost"]} if "cost" in method else {}
+        rest = {part: method[part] for part in ("cost", "throws") if part in method}
+        if "throws" in rest:
+            rest["throws"] |= summarise(rest["throws"]["values"], patients)
         methods[name] = {
             "weights_sha256": method["weights_sha256"],
-            "values": method["values"],
-            **summarise(method["values"], patients),
-            **costs,
+            **_with_summary(method["values"], patients),
+            **rest,
         }
     protocol = results["protocol"] | {"interval": INTERVAL}
     return results | {"protocol": protocol, "methods": methods}
@@ -260,19 +276,6 @@ def results_table(results: dict[str, Any]) -> str:
         for name, column in COLUMNS.items()
         if all(name in method["mean"] for method in results["methods"].values())
     }
-    lines = [
-        "| method | " + " | ".join(heading for heading, _ in columns.values()) + " |",
-        "|---|" + "---:|" * len(columns),
-    ]
-    for name, method in results["methods"].items():
-        cells = []
-        for measure_name, (_, digits) in columns.items():
-            cell = f"{method['patient_mean'][measure_name]:.{digits}f}"
-            if method["interval"][measure_name]:
-                low, high = method["interval"][measure_name]
-                cell += f" [{low:.{digits}f}, {high:.{digits}f}]"
-            cells.append(cell)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     images = results["data"]["images"]
     patients = len({image["patient"] for image in images})
     if patients == len(images):
@@ -282,7 +285,35 @@ def results_table(results: dict[str, Any]) -> str:
             f"Mean of {patients} patients, each with the mean of their images; the mean of all "
             f"{len(images)} images, which papers give, is in the file"
         )
-    return "\n".join([*lines, "", f"{averaged}. In brackets: 95 % interval."])
+    return f"{_table(results['methods'], columns)}\n\n{averaged}. In brackets: 95 % interval."
+
+
+def throws_table(results: dict[str, Any]) -> str:
+    """Return a Markdown table of the dice, a row for each method that throws some."""
+    thrown = {
+        f"{name}, {method['throws']['count']} throws": method["throws"]
+        for name, method in results["methods"].items()
+        if "throws" in method
+    }
+    return _table(thrown, MEASURES) if thrown else "No method throws dice."
+
+
+def _table(rows: Mapping[str, Any], columns: Mapping[str, tuple[str, int]]) -> str:
+    """Return a Markdown table of means over patients and their intervals."""
+    lines = [
+        "| method | " + " | ".join(heading for heading, _ in columns.values()) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name, row in rows.items():
+        cells = []
+        for measure_name, (_, digits) in columns.items():
+            cell = f"{row['patient_mean'][measure_name]:.{digits}f}"
+            if row["interval"][measure_name]:
+                low, high = row["interval"][measure_name]
+                cell += f" [{low:.{digits}f}, {high:.{digits}f}]"
+            cells.append(cell)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def cost_table(results: dict[str, Any]) -> str:

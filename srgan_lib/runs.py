@@ -438,8 +438,9 @@ class _Run:
         generator = self.stage.average.network
         features = VGGFeatures("relu3_3").to(self.accelerator.device)
         crops = [crop.to(self.accelerator.device) for crop in self.validation]
-        result = evaluate({"sr": generator}, crops, features, scale=scale, progress=False)[0]
-        self._draw(f"epoch-{self.epoch:03d}", generator)
+        with torch.random.fork_rng(devices=[]):  # or the main process would be ahead of the others
+            result = evaluate({"sr": generator}, crops, features, scale=scale, progress=False)[0]
+            self._draw(f"epoch-{self.epoch:03d}", generator)
         return {measure: result.mean(measure) for measure in result.values}
 
     def _write_board(self, line: dict[str, Any]) -> None:
@@ -614,7 +615,7 @@ def _sample_crops(recipe: Recipe) -> list[Tensor]:
         around = functional.avg_pool2d(image, 9, 1, 4, count_include_pad=False)
         structure = functional.avg_pool2d((image - around).abs(), side, max(side // 4, 1)).mean(0)
         rank = int(0.9 * (structure.numel() - 1))
-        place = int(structure.flatten().argsort()[rank])
+        place = int(structure.flatten().argsort(stable=True)[rank])
         top, left = (max(side // 4, 1) * at for at in divmod(place, structure.shape[1]))
         crops.append(quantise(image[:, top : top + side, left : left + side]))
     return crops

@@ -245,6 +245,9 @@ class AdversarialStage:
 
     Attributes:
         average: the moving average of the generator.
+
+    Raises:
+        ConfigurationError: an impossible learning rate, beta or weight.
     """
 
     def __init__(
@@ -268,6 +271,10 @@ class AdversarialStage:
             discriminator_learning_rate = learning_rate
         _check_rate(learning_rate)
         _check_rate(discriminator_learning_rate)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ConfigurationError(f"Adam's betas lie from 0 to below 1, not at {betas}.")
+        if not 0 <= penalty_weight < math.inf:
+            raise ConfigurationError(f"penalty_weight must be >= 0, not {penalty_weight}.")
         self.accelerator = accelerator or make_accelerator("no")
         self.scaler = _make_scaler(self.accelerator)
         self.average = MovingAverage(
@@ -334,13 +341,13 @@ class AdversarialStage:
         """Return an SR image for each LR image, and another one if the generator throws dice.
 
         All processes draw the noise for all images and take their own: however many share the
-        work, the run is the same.
+        work, the run is the same. It is drawn on the CPU, whose random state a checkpoint holds.
         """
         if not self.noise_channels:
             return self.generator.network(lr).float(), None
         here, processes = self.accelerator.process_index, self.accelerator.num_processes
         size = (2, processes, len(lr), self.noise_channels, *lr.shape[2:])
-        noise = torch.randn(size, device=lr.device)[:, here].flatten(0, 1)
+        noise = torch.randn(size)[:, here].flatten(0, 1).to(lr.device, non_blocking=True)
         sr, other = self.generator.network(lr, noise).float().chunk(2)
         return sr, other
 

@@ -57,8 +57,10 @@ def make_recipe(folder: Path, stage: str = "content", epochs: int = 2) -> Recipe
         "precision": "no",
     }
     if stage == "adversarial":
-        content["discriminator"] = {"width": 4, "grid": 1}
+        content["generator"] |= {"noise": True}
+        content["discriminator"] = {"network": "PatchDiscriminator", "width": 4}
         content["loss"] = {"network": "vgg16", "weights": "shipped", "layers": {"relu1_1": 1.0}}
+        content["loss"] |= {"game": "paired"}
     return check_recipe(content)
 
 

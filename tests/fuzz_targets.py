@@ -33,7 +33,7 @@ from pydicom.data import get_testdata_file
 from typer.testing import CliRunner
 
 from srgan_lib import checkpoints, cli, datasets, dicom, images, pretrained, recipes, runs
-from srgan_lib.architectures import ESPCN, Discriminator, SRResNet, SwinIR
+from srgan_lib.architectures import ESPCN, Discriminator, PatchDiscriminator, SRResNet, SwinIR
 from srgan_lib.errors import SRGANError
 from srgan_lib.hardware import make_accelerator
 
@@ -293,7 +293,7 @@ def _recipes() -> st.SearchStrategy[bytes]:
     parts += (recipes.DiscriminatorPart, *recipes._GENERATOR_PARTS.values())
     keys = sorted({name for part in parts for name in part.model_fields})
     words = ["content", "adversarial", "cosine", "srresnet", "vgg16", "relu5_4", "../x", "sample"]
-    words += list(recipes.GENERATORS)
+    words += [*recipes.GENERATORS, "PatchDiscriminator", "paired", "ranked"]
     scalars = st.one_of(
         st.none(),
         st.booleans(),
@@ -343,7 +343,9 @@ def weights_seeds() -> list[bytes]:
     networks = [
         SRResNet(blocks=1, width=2, end_kernel=3),
         ESPCN(widths=(2, 2)),
+        SRResNet(blocks=1, width=2, end_kernel=3, noise=True),
         Discriminator(width=1, grid=1),
+        PatchDiscriminator(width=1),
         SwinIR(width=4, depths=(1,), heads=2, window=2),
     ]
     seeds = []
@@ -367,6 +369,7 @@ def _weights() -> st.SearchStrategy[bytes]:
     values = st.one_of(numbers, st.lists(numbers, max_size=4), st.booleans(), st.none())
     keys = ["channels", "scale", "width", "widths", "blocks", "growth", "depth", "depths", "heads"]
     keys += ["window", "patch", "crop", "grid", "recursions", "examples", "kernel", "scales", "x"]
+    keys += ["noise", "bits"]
 
     def build(network: str, arguments: object) -> bytes:
         text = json.dumps(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from srgan_lib.architectures import SRResNet
@@ -66,6 +67,27 @@ def test_weights_of_another_architecture_change_nothing(
     with pytest.raises(WeightsError, match=words):
         load_weights(other, tmp_path / "w.safetensors")
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_noise_weights_of_a_file_that_does_not_tell_of_them_are_kept(tmp_path: Path) -> None:
+    before, after = small(noise=True), small(noise=True)
+    torch.nn.init.normal_(before.noise[1].gain.weight)
+    state = {name: value.contiguous() for name, value in before.state_dict().items()}
+    save_file(state, tmp_path / "bare.safetensors")
+    load_weights(after, tmp_path / "bare.safetensors")
+    assert states_equal(before, after)
+    del state["noise.0.gain.bias"]
+    save_file(state, tmp_path / "bare.safetensors")
+    with pytest.raises(WeightsError, match=r"noise\.0\.gain\.bias is missing"):
+        load_weights(after, tmp_path / "bare.safetensors")
+
+
+def test_file_that_promises_noise_weights_and_has_none_is_refused(tmp_path: Path) -> None:
+    network = small()
+    network.arguments = network.arguments | {"noise": True}
+    save_weights(network, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"noise\.0\.gain\.weight is missing"):
+        load_weights(small(noise=True), tmp_path / "w.safetensors")
 
 
 def test_more_weights_than_the_network_has_are_refused(tmp_path: Path) -> None:

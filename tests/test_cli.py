@@ -242,13 +242,14 @@ def measured(monkeypatch):
     calls = []
     module = types.ModuleType("srgan_lib.results")
 
-    def measure(models, dataset, *, device=None, cost=False, progress=True):
+    def measure(models, dataset, *, device=None, cost=False, throws=0, progress=True):
         calls.append((models, dataset.name, dataset.split, dataset.channels, device))
-        return {"models": models, "cost": cost}
+        return {"models": models, "cost": cost} | ({"throws": throws} if throws else {})
 
     module.measure = measure
     module.write_results = lambda results, path: Path(path).write_text(json.dumps(results))
     module.results_table = lambda results: f"| table of {len(results['models'])} |"
+    module.throws_table = lambda results: f"| dice, by {results['throws']} |"
     module.cost_table = lambda results: f"| costs of {len(results['models'])} |"
     monkeypatch.setitem(sys.modules, "srgan_lib.results", module)
     return calls
@@ -296,6 +297,13 @@ def test_evaluate_prints_the_published_value_of_set5(srgan):
         pytest.skip("SRGAN_DATA_DIR names no folder that holds set5")
     options = ["--model", "bicubic", "--data", str(folder), "--split", "all", "--channels", "3"]
     assert "| bicubic | 28.43 [" in srgan("evaluate", *options, "--device", "cpu").output
+
+
+def test_evaluate_measures_the_dice_when_asked(srgan, measured):
+    assert "dice" not in srgan("evaluate", "--data", "sample").output
+    assert "| dice, by 32 |" in srgan("evaluate", "--data", "sample", "--throws", 32).output
+    assert "0, or 2 and more" in srgan("evaluate", "--data", "sample", "--throws", 1, code=2).stderr
+    assert len(measured) == 2
 
 
 def test_evaluate_has_models_of_its_own(srgan, measured):
@@ -592,6 +600,137 @@ def test_written_files_are_those_of_other_readers(srgan, tmp_path):
         found = np.asarray(PIL.Image.open(tmp_path / f"upscaled/a_x4.{format}"))
         lr = np.asarray(PIL.Image.open(tmp_path / "a.png"))
         assert np.array_equal(found, lr.repeat(4, axis=0).repeat(4, axis=1))
+
+
+# upscale by a network that throws dice
+
+
+@pytest.fixture
+def dice(tmp_path):
+    """Weights of a tiny generator with noise inputs."""
+    torch.manual_seed(0)
+    network = SRResNet(
+        blocks=1, width=4, batch_norm=False, bicubic_skip=True, end_kernel=3, noise=True
+    )
+    for name, parameter in network.named_parameters():
+        if "gain" in name or name.startswith("last"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_weights(network, tmp_path / "dice.safetensors")
+    return tmp_path / "dice.safetensors"
+
+
+def comment(path):
+    with PIL.Image.open(path) as found:
+        return found.info["Comment"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_upscale_takes_the_seed_and_nothing_else_by_chance(srgan, tmp_path, dice, bits):
+    source = image(tmp_path / "a.png", bits)
+    options = ["--model", dice, "--precision", "no", "--tile", 6]
+    found = {}
+    for name, seed in {"first": [], "again": ["--seed", 0], "other": ["--seed", 5]}.items():
+        srgan("upscale", "a.png", *options, *seed, "--out", name)
+        found[name] = read_pixels(tmp_path / name / "a_x4.png").values.int()
+        expected = upscale_tiled(
+            cli._load(str(dice)),
+            read_pixels(source).to_float(),
+            bits=bits,
+            precision="no",
+            seed=int(seed[1]) if seed else 0,
+        )
+        assert (found[name] - expected.int()).abs().max() <= 1
+        torch.rand(3)
+    assert torch.equal(found["first"], found["again"])
+    assert (found["first"] != found["other"]).float().mean() > 0.5
+    assert "This is the throw with seed 0. Details" in comment(tmp_path / "first/a_x4.png")
+    assert "This is the throw with seed 5. Details" in comment(tmp_path / "other/a_x4.png")
+
+
+def test_samples_are_throws_with_their_mean_and_their_deviation(srgan, tmp_path, dice):
+    source = image(tmp_path / "in/a.png", 16)
+    options = ["--model", dice, "--precision", "no"]
+    result = srgan("upscale", "in", *options, "--samples", 10, "--seed", 3)
+    assert "Enlarged 1 of 1 images" in result.output
+    names = [f"a_x4_throw{k:02}.png" for k in range(1, 11)]
+    assert files_below(tmp_path / "upscaled") == sorted(
+        [*names, "a_x4_mean.png", "a_x4_deviation.png"]
+    )
+    thrown = []
+    for k, name in enumerate(names):
+        thrown.append(read_pixels(tmp_path / "upscaled" / name).to_float().double())
+        alone = upscale_tiled(
+            cli._load(str(dice)),
+            read_pixels(source).to_float(),
+            bits=16,
+            precision="no",
+            seed=3 + k,
+        )
+        assert torch.equal(read_pixels(tmp_path / "upscaled" / name).values, alone)
+        assert f"throw {k + 1} of 10, seed {3 + k}." in comment(tmp_path / "upscaled" / name)
+    stacked = torch.stack(thrown)
+    mean, deviation = tmp_path / "upscaled/a_x4_mean.png", tmp_path / "upscaled/a_x4_deviation.png"
+    level = 1.5 / 65535
+    assert (read_pixels(mean).to_float() - stacked.mean(0)).abs().max() < level
+    expected = (10 * stacked.std(0)).clamp(max=1)
+    assert expected.std() > 0.01 and expected.min() < 1
+    assert (read_pixels(deviation).to_float() - expected).abs().max() < 10 * level
+    assert "This is the mean of 10 throws, seeds from 3." in comment(mean)
+    text = comment(deviation)
+    assert "the deviation of 10 throws, seeds from 3; grey is 10 times the standard dev" in text
+    for path in (mean, deviation):
+        assert comment(path).startswith("Synthetic") and comment(path).endswith("diagnosis.")
+
+
+def test_samples_of_dicom_are_dicom_and_say_what_they_are(srgan, tmp_path, dice):
+    small_dicom(tmp_path / "a.dcm")
+    srgan("upscale", "a.dcm", "--model", dice, "--samples", 2, "--seed", 2**32 - 1)
+    told = {
+        "throw1": "throw 1 of 2, seed 4294967295",
+        "throw2": "throw 2 of 2, seed 0",
+        "mean": "the mean of 2 throws, seeds from 4294967295",
+        "deviation": "the deviation of 2 throws, seeds from 4294967295; grey is 10 times",
+    }
+    for name, what in told.items():
+        dataset = pydicom.dcmread(tmp_path / f"upscaled/a_x4_{name}.dcm")
+        assert dataset.ImageType == ["DERIVED", "SECONDARY"] and dataset.ConversionType == "SYN"
+        assert what in dataset.DerivationDescription and what in dataset.ImageComments
+        assert f"not for diagnosis: {what[:25]}" in dataset.SeriesDescription
+        assert dataset.PatientName == "ANONYMOUS"
+
+
+@pytest.mark.parametrize("model", ["bicubic", "tiny.safetensors"])
+def test_samples_need_a_model_that_throws_dice(srgan, tmp_path, weights, model):
+    image(tmp_path / "a.png")
+    result = srgan("upscale", "a.png", "missing.png", "--model", model, "--samples", 4, code=1)
+    assert "throws no dice: it has one result for an image" in result.stderr
+    assert result.stderr.count("\n") == 1 and not (tmp_path / "upscaled").exists()
+
+
+def test_no_sample_is_written_over_anything(srgan, tmp_path, dice, monkeypatch):
+    image(tmp_path / "a.png")
+    (tmp_path / "upscaled").mkdir()
+    taken = tmp_path / "upscaled/a_x4_deviation.png"
+    taken.write_bytes(b"mine")
+    monkeypatch.setattr(tiling, "upscale_tiled", lambda *args, **options: pytest.fail("computed"))
+    result = srgan("upscale", "a.png", "--model", dice, "--samples", 2, code=1)
+    assert "a_x4_deviation.png is there already; --overwrite replaces it" in result.stderr
+    assert taken.read_bytes() == b"mine" and files_below(tmp_path / "upscaled") == [taken.name]
+    image(tmp_path / "in/a.png")
+    image(tmp_path / "in/a_x4_throw2.png")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", dice, "--samples", 2, "--overwrite", "--out", "in"]
+    result = srgan("upscale", "in/a.png", "in/a_x4_throw2.png", *options, code=1)
+    assert "in/a.png: in/a_x4_throw2.png is itself among the inputs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [["--seed", -1], ["--seed", 2**32], ["--samples", 1], ["--seed", "one"]]
+)
+def test_impossible_seeds_and_samples_are_wrong_usage(srgan, tmp_path, dice, options):
+    image(tmp_path / "a.png")
+    assert options[0] in srgan("upscale", "a.png", "--model", dice, *options, code=2).stderr
 
 
 # export, info

@@ -16,6 +16,7 @@ from torch import nn
 from srgan_lib import runs
 from srgan_lib.architectures import Discriminator, SRResNet
 from srgan_lib.checkpoints import load_weights, save_weights
+from srgan_lib.pretrained import load_network
 from srgan_lib.recipes import check_recipe
 from srgan_lib.runs import read_metrics, train
 from srgan_lib.training import AdversarialStage, ContentStage
@@ -31,7 +32,7 @@ STEPS = 3  # an epoch
 
 @pytest.fixture(scope="module")
 def make(noise_images):
-    def recipe(stage="content", **changes):
+    def recipe(stage="content", dice=False, **changes):
         content = {
             "stage": stage,
             "data": {"name": str(noise_images), "crop_size": 32, "variation": {}},
@@ -46,6 +47,12 @@ def make(noise_images):
             layers = {"relu1_1": 0.5, "relu1_2": 1.0}
             content["discriminator"] = {"width": 4, "grid": 1}
             content["loss"] = {"network": "vgg16", "weights": "shipped", "layers": layers}
+        if dice:
+            content["generator"] |= {"noise": True}
+            content["discriminator"] = {"network": "PatchDiscriminator", "width": 4}
+            content["loss"] |= {"content": "ranked", "game": "paired", "consistency_weight": 10}
+            content["loss"] |= {"adversarial_weight": 0.1, "perceptual_every": 2}
+            content |= {"penalty_weight": 0.01}
         return check_recipe(content | changes)
 
     return recipe
@@ -234,6 +241,35 @@ def test_stage_two_without_batch_norm_is_the_same_for_two_processes_as_for_one(
         assert twin["losses"] == pytest.approx(line["losses"], rel=1e-3)
 
 
+def test_two_processes_throw_the_dice_that_one_throws(two, make, tmp_path):
+    recipe = make("adversarial", dice=True)
+    assert alone(recipe, tmp_path / "one")
+    assert two(recipe, tmp_path / "two") == [True, True]
+    for name in ("generator", "discriminator"):
+        found = [
+            {
+                n: v.clone()
+                for n, v in load_network(tmp_path / folder / f"{name}.safetensors")
+                .state_dict()
+                .items()
+            }
+            for folder in ("one", "two")
+        ]
+        assert_close(*found)
+    gains = [value for key, value in found_gains(tmp_path / "two").items()]
+    assert all(gain.abs().max() > 1e-4 for gain in gains)  # dice do something
+    one, other = (read_metrics(tmp_path / folder) for folder in ("one", "two"))
+    for line, twin in zip(one, other, strict=True):
+        # the spread is a root of a mean, so that of both halves is not quite that of the whole
+        assert twin["losses"].pop("spread") == pytest.approx(line["losses"].pop("spread"), rel=0.05)
+        assert twin["losses"] == pytest.approx(line["losses"], rel=2e-3, abs=1e-5)
+
+
+def found_gains(folder):
+    state = load_network(folder / "generator.safetensors").state_dict()
+    return {name: value for name, value in state.items() if name.startswith("noise.")}
+
+
 def test_stage_two_with_batch_norm_keeps_both_processes_in_step(two, make, tmp_path):
     """Batch norm sees half a batch in each process: SyncBatchNorm, which would join the halves,
     needs GPUs. So one process and two differ; what must hold is that gradients are shared, that
@@ -260,9 +296,9 @@ def test_stage_two_with_batch_norm_keeps_both_processes_in_step(two, make, tmp_p
     assert all(torch.equal(value, saved[name]) for name, value in critic.state_dict().items())
 
 
-@pytest.mark.parametrize("stage", ["content", "adversarial"])
+@pytest.mark.parametrize("stage", ["content", "adversarial", "dice"])
 def test_two_processes_that_were_stopped_end_in_the_same_bits(two, make, tmp_path, stage):
-    recipe = make(stage, epochs=1)
+    recipe = make("adversarial" if stage == "dice" else stage, dice=stage == "dice", epochs=1)
     assert two(recipe, tmp_path / "whole") == [True, True]
     calls = 0
     while two(recipe, tmp_path / "parts", time_budget=0) == [False, False]:

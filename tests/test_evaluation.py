@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from srgan_lib.architectures import Interpolation, SRResNet, VGGFeatures
+from srgan_lib.calibration import MEASURES, measure_throws
 from srgan_lib.degradation import degrade, quantise
 from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.evaluation import (
@@ -211,6 +212,24 @@ def test_several_throws_need_dice(dice):
         throws(Interpolation(), lr, 2)
     with pytest.raises(ConfigurationError, match="positive number of throws, not 0"):
         throws(dice, lr, 0)
+
+
+def test_throws_are_measured_when_asked_of_methods_that_throw_dice(dice, images, features):
+    methods = {"bicubic": Interpolation(), "dice": dice}
+    plain = evaluate(methods, images[:2], features, progress=False)
+    bicubic, found = evaluate(methods, images[:2], features, throws=4, progress=False)
+    assert [plain[0].values, plain[1].values] == [bicubic.values, found.values]
+    assert bicubic.throws == plain[0].throws == plain[1].throws == {}
+    assert found.throws.keys() == MEASURES.keys()
+    for number, hr in enumerate(images[:2]):
+        several = throws(dice, degrade(hr), 4)
+        assert found.values["psnr"][number] == pytest.approx(psnr(several[0], hr))
+        for measure, value in measure_throws(several, hr).items():
+            assert found.throws[measure][number] == pytest.approx(value), measure
+    # Throws that the original knows nothing of: their mean is nearer to it than one of them.
+    assert all(a > b for a, b in zip(found.throws["mean_psnr"], found.values["psnr"], strict=True))
+    with pytest.raises(ConfigurationError, match="0, or 2 at least, not 1"):
+        evaluate(methods, images, features, throws=1, progress=False)
 
 
 def test_nothing_to_evaluate_is_refused(images, features):

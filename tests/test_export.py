@@ -19,6 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 NETWORKS = {
     "paper": {"blocks": 1, "width": 4},
     "skip": {"blocks": 1, "width": 4, "batch_norm": False, "bicubic_skip": True, "end_kernel": 3},
+    "dice": {"blocks": 1, "width": 4, "bicubic_skip": True, "end_kernel": 3, "noise": True},
     "skip, colour, x2": {"blocks": 1, "width": 4, "bicubic_skip": True, "channels": 3, "scale": 2},
 }
 
@@ -27,7 +28,9 @@ def lively(**arguments):
     """Return an SRResNet whose output says something, as batch norm does after training."""
     torch.manual_seed(0)
     network = SRResNet(**arguments)
-    torch.nn.init.normal_(network.last.weight, std=0.1)
+    for name, parameter in network.named_parameters():
+        if name == "last.weight" or "gain" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -35,9 +38,12 @@ def lively(**arguments):
     return network.eval()
 
 
-def run_onnx(path, lr):
+def run_onnx(path, lr, *noise):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["sr"], {"lr": lr.numpy()})[0])
+    inputs = dict(zip(("lr", "noise"), (lr, *noise), strict=False))
+    return torch.from_numpy(
+        session.run(["sr"], {name: value.numpy() for name, value in inputs.items()})[0]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +72,14 @@ def test_polyphase_interpolation_is_interpolation_also_at_the_border(kernel, sca
 def test_file_gives_the_network_s_numbers_at_any_size(files, name, size, batch):
     network, path = files[name]
     lr = torch.rand(batch, network.channels, *size)
+    noise = [torch.randn(batch, network.noise_channels, *size)] if network.noise_channels else []
     with torch.no_grad():
-        expected = network(lr)
-    found = run_onnx(path, lr)
+        expected = network(lr, *noise)
+    found = run_onnx(path, lr, *noise)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 1e-5
+    if noise:
+        assert (run_onnx(path, lr, -noise[0]) - expected).abs().max() > 0.01
 
 
 def test_interpolation_is_exported_too(tmp_path):
@@ -89,6 +98,18 @@ def test_file_names_its_input_and_says_what_its_images_are(files):
     assert "not for diagnosis" in properties["notice"] and "not for diagnosis" in model.doc_string
 
 
+def test_file_of_a_network_with_dice_names_its_noise(files):
+    model = onnx.load(files["dice"][1])
+    assert [item.name for item in model.graph.input] == ["lr", "noise"]
+    shape = model.graph.input[1].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in shape] == ["batch", 21, "height", "width"]
+    properties = {item.key: item.value for item in model.metadata_props}
+    assert properties["noise_channels"] == "21" and "standard normal" in properties["noise"]
+    other = onnx.load(files["skip"][1])
+    assert [item.name for item in other.graph.input] == ["lr"]
+    assert not any("noise" in item.key for item in other.metadata_props)
+
+
 def test_network_is_left_as_it_was(tmp_path):
     network = lively(**NETWORKS["skip"]).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -98,9 +119,10 @@ def test_network_is_left_as_it_was(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_file_holds_plain_operations_on_float32_only(files):
+@pytest.mark.parametrize("name", ["skip", "dice"])
+def test_file_holds_plain_operations_on_float32_only(files, name):
     """Matrices made for a size would need float64 and loops of indices, which browsers lack."""
-    graph = onnx.load(files["skip"][1]).graph
+    graph = onnx.load(files[name][1]).graph
     plain = {"Add", "Conv", "DepthToSpace", "Div", "PRelu"}
     sizes = {"Cast", "Concat", "Constant", "Expand", "Gather", "Mul", "Reshape", "Shape", "Slice"}
     assert {node.op_type for node in graph.node} <= plain | sizes

@@ -35,7 +35,7 @@ def recipes(noise_images):
             "network": "vgg16",
             "weights": "shipped",
             "layers": {"conv1_2": 1.0},
-            "relativistic": True,
+            "game": "relativistic",
         },
     }
     return {"rrdbnet": check_recipe(content), "esrgan": check_recipe(adversarial)}
@@ -99,5 +99,5 @@ def test_family_is_on_one_protocol():
             assert getattr(recipes[name], key) == getattr(recipes["srcnn"], key), (name, key)
     assert {recipe.data.name for recipe in recipes.values()} == {"covid19-hannover"}
     assert recipes["srgan"].start_from == "srresnet" and recipes["esrgan"].start_from == "rrdbnet"
-    assert recipes["esrgan"].loss.relativistic
+    assert recipes["esrgan"].loss.game == "relativistic"
     assert all(layer.startswith("conv") for layer in recipes["esrgan"].loss.layers)

@@ -1,34 +1,39 @@
-"""The losses, against known values and PyTorch's cross-entropy."""
+"""The losses, against known values, closed forms and PyTorch's cross-entropy."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import norm
+from torch import nn
 
-from srgan_lib.architectures import Discriminator, SRResNet, VGGFeatures
-from srgan_lib.errors import ConfigurationError, ImageError
+from srgan_lib.architectures import Discriminator, PatchDiscriminator, SRResNet, VGGFeatures
+from srgan_lib.degradation import degrade, resize
+from srgan_lib.errors import ConfigurationError
 from srgan_lib.losses import (
     GeneratorLoss,
     PerceptualLoss,
     adversarial_loss,
+    consistency_loss,
     content_loss,
     discriminator_loss,
-    lattice_loss,
+    gradient_penalty,
+    paired_adversarial_loss,
+    paired_discriminator_loss,
+    ranked_score,
     relativistic_adversarial_loss,
     relativistic_discriminator_loss,
-    texture_loss,
 )
 
 WEIGHTS = {
     "content_weight": 2.0,
     "perceptual_weight": 3.0,
     "adversarial_weight": 5.0,
-    "texture_weight": 7.0,
-    "lattice_weight": 11.0,
+    "consistency_weight": 7.0,
 }
+NONE = dict.fromkeys(WEIGHTS, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,12 @@ def features():
 def pair():
     generator = torch.Generator().manual_seed(0)
     return tuple(torch.rand(2, 1, 24, 24, generator=generator) for _ in range(2))
+
+
+def draws(count, size=1, seed=0):
+    """Return standard normal numbers as so many images of ``size`` x ``size`` pixels."""
+    shape = (count, 1, size, size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_content_loss_is_the_mean_squared_error():
@@ -93,18 +104,6 @@ def test_relativistic_losses_see_differences_only():
         assert alike.item() == pytest.approx(2 * math.log(2))
 
 
-def test_generator_s_loss_is_relativistic_if_asked_for(features, pair):
-    sr, hr = pair
-    logits_sr, logits_hr = torch.randn(2, 1), torch.randn(2, 1)
-    weights = {"content_weight": 1, "perceptual_weight": 0, "adversarial_weight": 2}
-    terms = GeneratorLoss(features, **weights, relativistic=True)(sr, hr, logits_sr, logits_hr)
-    expected = relativistic_adversarial_loss(logits_hr, logits_sr)
-    assert torch.equal(terms.adversarial, expected)
-    torch.testing.assert_close(terms.total, content_loss(sr, hr) + 2 * expected)
-    plain = GeneratorLoss(features, **weights)(sr, hr, logits_sr, logits_hr)
-    assert torch.equal(plain.adversarial, adversarial_loss(logits_sr))
-
-
 def test_generator_s_loss_does_not_die_where_the_discriminator_is_sure():
     logits = torch.tensor([[-80.0]], requires_grad=True)
     adversarial_loss(logits).backward()
@@ -129,70 +128,11 @@ def test_perceptual_loss_is_the_rescaled_mean_squared_error_of_features(features
     assert PerceptualLoss(network)(sr, sr).item() == 0
 
 
-def test_jitter_compares_the_same_part_of_both_beginning_anywhere(features, pair):
-    sr, hr = pair
-    plain, jittered = PerceptualLoss(features), PerceptualLoss(features, jitter=3)
-    possible = {
-        round(plain(sr[..., y : y + 21, x : x + 21], hr[..., y : y + 21, x : x + 21]).item(), 5)
-        for y in range(4)
-        for x in range(4)
-    }
-    assert len(possible) == 16
-    torch.manual_seed(0)
-    found = [round(jittered(sr, hr).item(), 5) for _ in range(200)]
-    assert set(found) == possible
-    torch.manual_seed(0)
-    assert round(jittered(sr, hr).item(), 5) == found[0]
-    with pytest.raises(ConfigurationError, match="jitter must be >= 0, not -1"):
-        PerceptualLoss(features, jitter=-1)
-
-
 def test_hr_features_hold_no_graph(features, pair):
     sr, hr = (image.clone().requires_grad_() for image in pair)
     PerceptualLoss(features)(sr, hr).backward()
     assert hr.grad is None
     assert sr.grad.abs().sum() > 0
-
-
-def test_total_is_the_weighted_sum_of_the_terms(features, pair):
-    sr, hr = pair
-    logits = torch.randn(2, 1)
-    terms = GeneratorLoss(features, **WEIGHTS, texture_amount=1.5)(sr, hr, logits)
-    torch.testing.assert_close(terms.content, content_loss(sr, hr))
-    torch.testing.assert_close(terms.perceptual, PerceptualLoss(features)(sr, hr))
-    torch.testing.assert_close(terms.adversarial, adversarial_loss(logits))
-    torch.testing.assert_close(terms.texture, texture_loss(sr, hr, amount=1.5))
-    torch.testing.assert_close(terms.lattice, lattice_loss(sr))
-    expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
-    expected += 7 * terms.texture + 11 * terms.lattice
-    torch.testing.assert_close(terms.total, expected)
-    assert min(terms).item() > 0
-
-
-@pytest.mark.parametrize("term", WEIGHTS)
-def test_each_term_alone_moves_the_generator(features, term):
-    torch.manual_seed(0)
-    generator = SRResNet(blocks=1, width=4)
-    discriminator = Discriminator(width=4, grid=1)
-    loss = GeneratorLoss(features, **(dict.fromkeys(WEIGHTS, 0.0) | {term: 1.0}))
-    sr = generator(torch.rand(2, 1, 8, 8))
-    terms = loss(sr, torch.rand(2, 1, 32, 32), discriminator(sr))
-    terms.total.backward()
-    for name, parameter in generator.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-def test_gradients_of_the_total_are_the_weighted_sum_of_each_term_s(features, pair):
-    sr, hr = pair
-
-    def gradient(**weights):
-        image = sr.clone().requires_grad_()
-        logits = image.mean(dim=(1, 2, 3), keepdim=True).view(2, 1)
-        GeneratorLoss(features, **weights)(image, hr, logits).total.backward()
-        return image.grad
-
-    alone = [gradient(**(dict.fromkeys(WEIGHTS, 0.0) | {name: WEIGHTS[name]})) for name in WEIGHTS]
-    torch.testing.assert_close(gradient(**WEIGHTS), sum(alone))
 
 
 @pytest.mark.parametrize(
@@ -209,141 +149,309 @@ def test_impossible_weights_are_refused(features, change):
         GeneratorLoss(features, **(WEIGHTS | change))
 
 
-@pytest.mark.parametrize("amount", [0.0, -1.0, float("nan"), float("inf")])
-def test_impossible_amounts_of_texture_are_refused(features, amount):
-    with pytest.raises(ConfigurationError, match="texture_amount must be above 0"):
-        GeneratorLoss(features, **WEIGHTS, texture_amount=amount)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"game": "fair"}, "Unknown game 'fair'.*Known: standard, relativistic, paired"),
+        ({"content": "rank"}, "Unknown content loss 'rank'. Did you mean 'ranked'"),
+        ({"perceptual_every": 0}, "perceptual_every must be 1 or more, not 0"),
+        ({"layers": {"relu9_9": 1.0}}, "Unknown layer"),
+    ],
+)
+def test_impossible_choices_are_refused(features, change, words):
+    with pytest.raises(ConfigurationError, match=words):
+        GeneratorLoss(features, **WEIGHTS, **change)
 
 
-def test_texture_and_lattice_cost_nothing_unless_asked_for(features, pair):
+# The generator's total
+
+
+def play(features, pair, **options):
+    """Return the terms of two throws in a game that sees all: logits, LR and both images."""
+    sr, hr = pair
+    chance = torch.Generator().manual_seed(1)
+    other = torch.rand(sr.shape, generator=chance)
+    logits_sr, logits_hr = torch.randn(2, 2, 1, 2, 2, generator=chance)
+    loss = GeneratorLoss(features, **(WEIGHTS | options))
+    given = {"other": other, "lr": degrade(hr)}
+    return loss(sr, hr, logits_sr, logits_hr, **given), other, logits_sr, logits_hr
+
+
+@pytest.mark.parametrize("content", ["mse", "ranked"])
+@pytest.mark.parametrize("game", ["standard", "relativistic", "paired"])
+def test_total_is_the_weighted_sum_of_the_terms(features, pair, content, game):
+    sr, hr = pair
+    terms, other, logits_sr, logits_hr = play(features, pair, content=content, game=game)
+    score = {"mse": content_loss, "ranked": ranked_score}[content]
+    torch.testing.assert_close(terms.content, score(sr, hr, other))
+    torch.testing.assert_close(terms.perceptual, PerceptualLoss(features)(sr, hr, other))
+    adversarial = {
+        "standard": lambda: adversarial_loss(logits_sr),
+        "relativistic": lambda: relativistic_adversarial_loss(logits_hr, logits_sr),
+        "paired": lambda: paired_adversarial_loss(logits_hr, logits_sr),
+    }[game]()
+    torch.testing.assert_close(terms.adversarial, adversarial)
+    each = [consistency_loss(image, degrade(hr)) for image in (sr, other)]
+    torch.testing.assert_close(terms.consistency, sum(each) / 2)
+    expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
+    torch.testing.assert_close(terms.total, expected + 7 * terms.consistency)
+
+
+def test_one_image_is_judged_as_the_paper_does_unless_asked_otherwise(features, pair):
+    sr, hr = pair
     papers = {name: WEIGHTS[name] for name in list(WEIGHTS)[:3]}
-    terms = GeneratorLoss(features, **papers)(*pair, torch.zeros(2, 1))
+    logits = torch.randn(2, 1)
+    terms = GeneratorLoss(features, **papers)(sr, hr, logits)
+    torch.testing.assert_close(terms.content, F.mse_loss(sr, hr))
+    torch.testing.assert_close(terms.perceptual, PerceptualLoss(features)(sr, hr))
+    torch.testing.assert_close(terms.adversarial, adversarial_loss(logits))
     expected = 2 * terms.content + 3 * terms.perceptual + 5 * terms.adversarial
     torch.testing.assert_close(terms.total, expected)
-    assert terms.texture == terms.lattice == 0
-    GeneratorLoss(features, **papers)(*(image[..., :2, :2] for image in pair), torch.zeros(2, 1))
+    assert terms.consistency == 0
 
 
-def test_texture_loss_compares_amounts_not_patterns():
-    generator = torch.Generator().manual_seed(0)
-    a, b = (0.02 * torch.randn(1, 1, 256, 256, generator=generator) for _ in range(2))
-    assert texture_loss(a, a).item() == 0
-    assert texture_loss(a, b).item() < 0.2  # a window holds few waves
-    # white noise of s holds a power of s squared in each ring, and a flat image the least, 1e-6
-    assert texture_loss(a, 0 * a).item() == pytest.approx(math.log(401) ** 2, rel=0.03)
-    assert texture_loss(a, 2 * a).item() == pytest.approx(math.log(4) ** 2, rel=0.02)
-    assert texture_loss(a, b).item() == pytest.approx(texture_loss(a, b + 0.5).item(), rel=1e-3)
+def test_vgg_is_looked_at_in_every_kth_step_and_counts_k_times(features, pair, monkeypatch):
+    looks = []
+    real = VGGFeatures.activations
+    monkeypatch.setattr(VGGFeatures, "activations", lambda *given: looks.append(1) or real(*given))
+    loss = GeneratorLoss(features, **WEIGHTS, perceptual_every=3)
+    sr, hr = pair
+    lr, logits = degrade(hr), torch.zeros(2, 1)
+    found = [loss(sr, hr, logits, lr=lr, step=step) for step in range(7)]
+    assert len(looks) == 2 * 3  # SR and HR, in steps 0, 3 and 6
+    whole = PerceptualLoss(features)(sr, hr).item()
+    assert [x.perceptual.item() for x in found] == pytest.approx(
+        [3 * whole, 0, 0, 3 * whole, 0, 0, 3 * whole]
+    )
+    assert (found[0].total - found[1].total).item() == pytest.approx(3 * 3 * whole, rel=1e-4)
 
 
-def test_texture_loss_asks_for_the_amount_that_it_is_told_to():
-    noise = 0.05 * torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    assert texture_loss(noise, noise, amount=1.6).item() == pytest.approx(math.log(1.6) ** 2)
-    assert texture_loss(1.6**0.5 * noise, noise, amount=1.6).item() < 1e-5
+@pytest.mark.parametrize("content", ["mse", "ranked"])
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("term", WEIGHTS)
+def test_each_term_alone_moves_the_generator(features, term, noise, content):
+    torch.manual_seed(0)
+    generator = SRResNet(blocks=1, width=4, noise=noise)
+    judge, game = (PatchDiscriminator(width=4), "paired") if noise else (None, "standard")
+    plain = Discriminator(width=4, grid=1)
+    loss = GeneratorLoss(features, **(NONE | {term: 1.0}), game=game, content=content)
+    lr, hr = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 32, 32)
+    if noise:
+        sr, other = generator(lr, torch.randn(4, 21, 8, 8)).chunk(2)
+        terms = loss(sr, hr, judge(sr, lr), judge(hr, lr), other=other, lr=lr)
+    else:
+        sr = generator(lr)
+        terms = loss(sr, hr, plain(sr), lr=lr)
+    terms.total.backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_texture_loss_knows_where_and_how_fine():
-    generator = torch.Generator().manual_seed(0)
-    noise = 0.1 * torch.randn(1, 1, 64, 64, generator=generator)
-    left, right = noise.clone(), noise.flip(-1)
-    left[..., 32:], right[..., :32] = 0, 0
-    assert texture_loss(left, right).item() > 0.5 * texture_loss(noise, 0 * noise).item()
-    rows, columns = torch.arange(64)[:, None], torch.arange(64)
-    waves = [
-        0.1 * (torch.cos(math.pi * y * rows) * torch.cos(math.pi * x * columns))[None, None]
-        for y, x in ((0.6, 0), (0.9, 0), (0.9, 0.9))
-    ]
-    for one, other in itertools.permutations(waves, 2):
-        assert texture_loss(one, other).item() > 5
-    held_by_lr = 0.1 * torch.cos(math.pi * 0.25 * columns)
-    assert texture_loss(waves[1], waves[1] + held_by_lr).item() < 0.01
+def test_gradients_of_the_total_are_the_weighted_sum_of_each_term_s(features, pair):
+    sr, hr = pair
+
+    def gradient(**weights):
+        image = sr.clone().requires_grad_()
+        logits = image.mean(dim=(1, 2, 3), keepdim=True).view(2, 1)
+        GeneratorLoss(features, **weights)(image, hr, logits, lr=degrade(hr)).total.backward()
+        return image.grad
+
+    alone = [gradient(**(NONE | {name: WEIGHTS[name]})) for name in WEIGHTS]
+    torch.testing.assert_close(gradient(**WEIGHTS), sum(alone))
 
 
-def test_texture_loss_against_a_sum_over_the_whole_spectrum():
-    chance = np.random.default_rng(0)
-    sr, hr = 0.1 * chance.random((2, 24, 16))
-    hann = np.sin(np.pi * np.arange(16) / 16) ** 2
-    window = np.outer(hann, hann) / (hann**2).sum()
-    frequency = np.fft.fftfreq(16) * 2
-    radius = np.hypot(frequency[:, None], frequency)
-    terms = []
-    for top in (0, 8):
-        tiles = (image[top : top + 16] for image in (sr, hr))
-        p, q = (np.abs(np.fft.fft2((tile - tile.mean()) * window)) ** 2 for tile in tiles)
-        for low, high in ((0.45, 0.75), (0.75, 1), (1, 2)):
-            ring = (radius > low) & (radius <= high)
-            terms.append(np.log((q[ring].mean() + 1e-6) / (p[ring].mean() + 1e-6)) ** 2)
-    sr, hr = (torch.tensor(image)[None, None].float() for image in (sr, hr))
-    assert texture_loss(sr, hr).item() == pytest.approx(np.mean(terms), rel=1e-4)
+# Two throws
 
 
-@pytest.mark.parametrize("side", [4, 5, 15, 16])
-def test_texture_loss_of_small_images_is_that_of_one_window(side):
-    a, b = 0.1 * torch.rand(2, 1, 1, side, side, generator=torch.Generator().manual_seed(0))
-    loss = texture_loss(a, b).item()
-    assert 0 < loss < 10
-    assert loss == texture_loss(a, b, window=side).item()
+@pytest.mark.parametrize("sigma", [0.1, 2.0])
+def test_content_loss_of_two_throws_asks_nothing_of_their_variance(sigma):
+    """HR is 0 and throws are N(0.5, sigma): the squared error of their mean is 0.25."""
+    sr, other = (0.5 + sigma * draws(400_000, seed=seed) for seed in (1, 2))
+    hr = torch.zeros_like(sr)
+    error = 3 * math.sqrt(2 * 0.25 * sigma**2 + sigma**4) / math.sqrt(400_000)
+    assert content_loss(sr, hr, other).item() == pytest.approx(0.25, abs=error)
+    assert content_loss(sr, hr).item() == pytest.approx(0.25 + sigma**2, rel=0.02)
 
 
-def test_texture_loss_has_a_slope_at_no_texture():
-    flat = torch.full((1, 1, 32, 32), 0.5) + 1e-4 * torch.randn(1, 1, 32, 32)
-    flat.requires_grad_()
-    texture_loss(flat, 0.1 * torch.randn(1, 1, 32, 32)).backward()
-    assert torch.isfinite(flat.grad).all() and flat.grad.abs().max() > 0
+def test_throws_that_miss_to_both_sides_gain_from_it():
+    hr = torch.zeros(1, 1, 2, 2)
+    assert content_loss(hr + 1, hr, hr - 1).item() == -1
+    assert content_loss(hr + 3, hr, hr + 2).item() == 6
+    sr = torch.rand(1, 1, 2, 2)
+    torch.testing.assert_close(content_loss(sr, hr, sr), F.mse_loss(sr, hr))
 
 
-def test_texture_loss_is_exact_under_autocast():
-    a, b = 0.5 + 0.004 * torch.randn(2, 1, 1, 64, 64)
-    with torch.autocast("cpu", torch.bfloat16):  # whose steps at 0.5 are as large as the texture
-        inside = texture_loss(a, b).item()
-    assert inside == texture_loss(a, b).item()
+def test_perceptual_loss_of_two_throws_is_the_squared_error_of_the_mean_features(features):
+    """Throws are one of four images at random; the 16 pairs of them are all there is to draw."""
+    chance = torch.Generator().manual_seed(0)
+    throws = [torch.rand(1, 1, 8, 8, generator=chance) for _ in range(4)]
+    hr = torch.rand(1, 1, 8, 8, generator=chance)
+    loss = PerceptualLoss(features)
+    with torch.no_grad():
+        found = torch.stack([loss(one, hr, other) for one in throws for other in throws]).mean()
+        mean = torch.stack([features(throw) for throw in throws]).mean(dim=0)
+        expected = F.mse_loss(mean, features(hr)) * features.rescale**2
+        squares = torch.stack([loss(throw, hr) for throw in throws]).mean()
+    torch.testing.assert_close(found, expected)
+    assert squares > 1.3 * expected  # and what the paper's square would ask for on top
+
+
+def ranked_of_gaussian(sigma, truth, count=400_000):
+    """Return the score of throws from N(0, sigma), pixel by pixel: no pixel has a neighbour."""
+    sr, other = (sigma * draws(count, seed=seed) for seed in (3, 4))
+    hr = truth.expand_as(sr) if truth.numel() == 1 else truth
+    errors = (hr - sr).abs() + (hr - other).abs() - (sr - other).abs()
+    pixels = errors.mean() / 2
+    flat = [image.expand(-1, -1, 2, 2) for image in (sr, hr, other)]
+    return ranked_score(*flat), pixels  # of 2 x 2 equal pixels the means are the same, too
+
+
+@pytest.mark.parametrize("z", [0.0, 0.7, -2.5])
+@pytest.mark.parametrize("sigma", [0.3, 1.5])
+def test_ranked_score_of_gaussian_throws_is_its_closed_form(z, sigma):
+    """Gneiting et al. 2005 (Monthly Weather Review 133), eq. 5."""
+    found, pixels = ranked_of_gaussian(sigma, torch.tensor([[[[z * sigma]]]]).double())
+    expected = sigma * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / math.sqrt(math.pi))
+    assert found.item() == pytest.approx(expected, abs=0.004 * sigma)
+    torch.testing.assert_close(found, pixels)
+
+
+def test_ranked_score_is_least_where_throws_are_spread_as_hr_is():
+    truth = draws(400_000, seed=5)
+    sigmas = np.arange(0.0, 2.01, 0.25)
+    scores = [ranked_of_gaussian(sigma, truth)[0].item() for sigma in sigmas]
+    assert sigmas[np.argmin(scores)] == 1
+    assert scores[0] > 1.3 * min(scores)  # no dice: the mean absolute error, sqrt(2 / pi)
+    assert scores[0] == pytest.approx(math.sqrt(2 / math.pi), rel=0.01)
+
+
+def test_ranked_score_of_one_image_is_the_mean_absolute_error(pair):
+    sr, hr = pair
+    assert torch.equal(ranked_score(sr, hr), F.l1_loss(sr, hr))
+
+
+def test_ranked_score_scores_pixels_and_means_of_four_in_equal_parts():
+    """Noise against flat images: the means of four independent pixels are half as large."""
+    hr, sr = torch.zeros(1, 1, 400, 400).double(), draws(1, 400)
+    pixels = math.sqrt(2 / math.pi)
+    expected = (pixels + pixels / 2) / 2
+    assert ranked_score(sr, hr, sr).item() == pytest.approx(expected, rel=0.02)
+    # a checkerboard has means of nothing, a flat error the same as its pixels
+    board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(4, 4)[None, None]
+    flat = torch.zeros_like(board)
+    assert ranked_score(board, flat, board).item() == pytest.approx(0.5)
+    assert ranked_score(flat + 1, flat, flat + 1).item() == pytest.approx(1)
+
+
+# LR consistency
+
+
+def test_consistent_image_has_no_consistency_loss():
+    """Each SR pixel is moved by what, degraded again, comes to nothing."""
+    chance = torch.Generator().manual_seed(0)
+    sr = torch.rand(2, 1, 32, 32, generator=chance)
+    lr = resize(sr, (8, 8))
+    assert consistency_loss(sr, lr).item() == 0
+    rows = torch.eye(32)
+    matrix = resize(rows[None], (8, 32))[0]  # (8, 32)
+    inside = torch.linalg.svd(matrix)[2][8:]  # 24 directions that resizing doesn't see
+    unseen = inside.T @ torch.rand(24, 32, generator=chance)
+    assert unseen.abs().max() > 0.1
+    assert consistency_loss(sr + unseen, lr).item() < 1e-10
+    assert consistency_loss(sr + 0.1, lr).item() == pytest.approx(0.01, rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_lattice_loss_against_sums_over_the_spectrum(scale):
-    images = np.random.default_rng(0).random((2, 32, 48))
-    hann = np.sin(np.pi * np.arange(32) / 32) ** 2
-    tiles = [image[:, left : left + 32] for image in images for left in (0, 16)]
-    tiles = [(tile - tile.mean()) * np.outer(hann, hann) for tile in tiles]
-    power = np.mean([np.abs(np.fft.fft2(tile)) ** 2 for tile in tiles], axis=0)
-    near, far = (-1, 0, 1), (-3, 3)
-
-    def mean(y, x, rows, columns):
-        return np.mean([power[(y + i) % 32, (x + j) % 32] for i in rows for j in columns])
-
-    logs = []
-    for y, x in itertools.product(range(0, 32, 32 // scale), repeat=2):
-        if y or x:
-            found = mean(y, x, near, near) * mean(y, x, far, far)
-            logs.append(np.log(found / mean(y, x, near, far) / mean(y, x, far, near)))
-    loss = lattice_loss(torch.tensor(images)[:, None].float(), scale)
-    assert loss.item() == pytest.approx(np.mean(np.square(logs)), rel=1e-4)
+def test_consistency_loss_is_the_degradation_s_but_for_rounding(scale):
+    chance = torch.Generator().manual_seed(0)
+    sr = 0.3 + 0.4 * torch.rand(2, 1, 32, 48, generator=chance)
+    lr = torch.rand(2, 1, 32 // scale, 48 // scale, generator=chance)
+    deep = F.mse_loss(degrade(sr, scale, bits=16), lr).item()  # rounds to 1/65535
+    assert consistency_loss(sr, lr).item() == pytest.approx(deep, rel=1e-3)
+    own = consistency_loss(sr, degrade(sr, scale)).item()  # rounding is all that is left
+    assert 0 < own < (0.5 / 255) ** 2
 
 
-def test_lattice_loss_sees_a_lattice_and_not_brightness_or_contrast():
-    natural = 0.5 + 0.05 * torch.randn(8, 1, 96, 96, generator=torch.Generator().manual_seed(0))
-    lattice = 0.05 * (torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) - 0.5)
-    without = lattice_loss(natural).item()
-    assert without < 0.1
-    assert lattice_loss(natural + lattice.repeat(24, 24)).item() > 10 * without
-    assert lattice_loss(0.5 * natural + 0.2).item() == pytest.approx(without, rel=1e-3)
+def test_scores_are_exact_under_autocast(pair):
+    sr, hr = (0.5 + 0.004 * image for image in pair)  # bfloat16 has steps of 0.004 at 0.5
+    other = sr.flip(-1)
+    lr = degrade(hr)
+
+    def scores():
+        return consistency_loss(sr, lr), ranked_score(sr, hr, other), content_loss(sr, hr, other)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = scores()
+    assert inside == scores()
 
 
-def test_lattice_loss_punishes_a_lattice_that_is_missing():
-    """Texture with holes at the grid's frequencies is as unnatural as one that peaks there."""
-    noise = torch.randn(8, 1, 96, 96, generator=torch.Generator().manual_seed(0))
-    spectrum = torch.fft.fft2(noise)
-    for y, x in itertools.product(range(0, 96, 24), repeat=2):
-        for i, j in itertools.product((-2, -1, 0, 1, 2), repeat=2):
-            spectrum[..., (y + i) % 96, (x + j) % 96] *= 0.1
-    holes = torch.fft.ifft2(spectrum).real
-    assert lattice_loss(holes).item() > 10 * lattice_loss(noise).item()
+# The paired game
 
 
-def test_lattice_loss_of_flat_images_is_none_and_has_a_slope():
-    flat = torch.full((1, 1, 32, 32), 0.5, requires_grad=True)
-    loss = lattice_loss(flat)
-    loss.backward()
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert torch.isfinite(flat.grad).all()
-    with pytest.raises(ImageError, match="24 x 24"):
-        lattice_loss(torch.rand(1, 1, 20, 64))
+def test_paired_losses_have_the_values_worked_out_by_hand():
+    hr, sr = torch.tensor([[2.0], [0.0]]), torch.tensor([[-1.0], [0.5]])
+    # -log sigmoid(3) = 0.048587 and -log sigmoid(-0.5) = 0.974077
+    assert paired_discriminator_loss(hr, sr).item() == pytest.approx(0.511332, rel=1e-5)
+    # -log sigmoid(-3) = 3.048587 and -log sigmoid(0.5) = 0.474077
+    assert paired_adversarial_loss(hr, sr).item() == pytest.approx(1.761332, rel=1e-5)
+
+
+def test_paired_losses_compare_the_images_of_one_place_and_nothing_else():
+    hr, sr = torch.randn(3, 1, 2, 2), torch.randn(3, 1, 2, 2)
+    for loss in (paired_discriminator_loss, paired_adversarial_loss):
+        assert loss(hr, hr).item() == pytest.approx(math.log(2))
+        places = torch.randn(3, 1, 2, 2)  # a part that both share, such as how hard a place is
+        torch.testing.assert_close(loss(hr + places, sr + places), loss(hr, sr))
+        order = torch.tensor([1, 2, 0])
+        torch.testing.assert_close(loss(hr[order], sr[order]), loss(hr, sr))
+        assert not torch.allclose(loss(hr[order], sr), loss(hr, sr))
+    torch.testing.assert_close(paired_adversarial_loss(hr, sr), paired_discriminator_loss(sr, hr))
+
+
+@pytest.mark.parametrize("value", [1e4, -1e4])
+def test_huge_differences_in_the_paired_game_stay_finite(value):
+    hr, sr = torch.full((3, 1), value, requires_grad=True), torch.zeros(3, 1)
+    total = paired_discriminator_loss(hr, sr) + paired_adversarial_loss(hr, sr)
+    total.backward()
+    assert total.item() == pytest.approx(1e4) and torch.isfinite(hr.grad).all()
+
+
+# The gradient penalty
+
+
+def test_penalty_of_a_linear_and_a_quadratic_critic_are_those_by_hand():
+    hr = torch.rand(5, 2, 3, 4)
+    slope = torch.rand(2, 3, 4)
+    linear = gradient_penalty(lambda image: (slope * image).sum(dim=(1, 2, 3)), hr)
+    torch.testing.assert_close(linear, slope.square().sum())
+    quadratic = gradient_penalty(lambda image: 3 * image.square(), hr)  # a map of logits
+    torch.testing.assert_close(quadratic, 36 * hr.square().sum(dim=(1, 2, 3)).mean())
+
+
+def test_penalty_s_own_gradient_reaches_the_critic_s_weights_and_not_the_image():
+    weight = torch.tensor(2.0, requires_grad=True)
+    hr = torch.rand(2, 1, 2, 2, requires_grad=True)
+    penalty = gradient_penalty(lambda image: weight * image.square(), hr)
+    penalty.backward()
+    # 4 w^2 |x|^2, so its slope is 8 w |x|^2
+    length = hr.detach().square().sum(dim=(1, 2, 3)).mean()
+    torch.testing.assert_close(weight.grad, 16 * length)
+    assert hr.grad is None
+
+
+@pytest.mark.parametrize("kind", ["Discriminator", "PatchDiscriminator"])
+def test_penalty_of_the_discriminators_falls_when_its_gradient_is_followed(kind):
+    torch.manual_seed(0)
+    hr, lr = torch.rand(2, 1, 32, 32), torch.rand(2, 1, 8, 8)
+    judge: nn.Module = (
+        Discriminator(width=4, grid=1) if kind == "Discriminator" else PatchDiscriminator(width=4)
+    )
+    critic = judge if kind == "Discriminator" else (lambda image: judge(image, lr))
+    penalty = gradient_penalty(critic, hr)
+    penalty.backward()
+    weights = [p for p in judge.parameters() if p.ndim > 1]
+    assert penalty > 0 and all(p.grad.abs().sum() > 0 for p in weights)
+    with torch.no_grad():
+        for p in weights:
+            p -= 0.01 * p.grad / torch.stack([q.grad.norm() for q in weights]).norm()
+    assert gradient_penalty(critic, hr) < penalty

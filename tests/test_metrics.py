@@ -18,7 +18,6 @@ from srgan_lib.metrics import (
     detail_energy,
     feature_distance,
     feature_distances,
-    lattice_energy,
     lpips,
     lr_consistency,
     psnr,
@@ -344,55 +343,3 @@ def test_several_feature_distances_are_those_of_each_image_alone():
     assert together[0] == 0 < together[1] < together[2]
     with pytest.raises(ImageError, match="no SR image"):
         feature_distances([], hr, features)
-
-
-# The lattice
-
-
-def test_natural_spectra_have_no_lattice():
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(1, 400, 400, generator=generator)
-    assert lattice_energy(noise) == pytest.approx(1, abs=0.1)
-    assert lattice_energy(noise, scale=2) == pytest.approx(1, abs=0.15)
-    brown = (noise - 0.5).cumsum(1).cumsum(2)
-    assert lattice_energy(brown) < 1.5
-    assert lattice_energy(torch.full((1, 64, 64), 0.5)) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("scale", [2, 4])
-def test_lattice_stands_out_by_its_power_over_the_noise_s(scale):
-    generator = torch.Generator().manual_seed(0)
-    noise = 0.01 * torch.randn(1, 768, 768, generator=generator, dtype=torch.float64)
-    wave = (2 * math.pi / scale * torch.arange(768)).cos().expand(768, 768)
-    # Hann: a wave at its own frequency k has bins 1/2, 1, 1/2 in amplitude, in both directions,
-    # and 9 bins of noise have the window's mean square (3/8)^2 each.
-    amplitude = 0.002
-    share = 1 if scale == 2 else 0.5  # two frequencies, k and -k, unless they are the same
-    peak = (amplitude * share * 96**2 / 4) ** 2 * (1 + 0.5) ** 2 / 9
-    ground = 0.01**2 * 96**2 * (3 / 8) ** 2
-    waves, frequencies = (1, 3) if scale == 2 else (2, 15)
-    expected = 1 + waves * peak / ground / frequencies
-    assert expected > 1.5
-    assert lattice_energy(noise + amplitude * wave, scale) == pytest.approx(expected, rel=0.1)
-
-
-def test_lattice_is_seen_wherever_it_begins_and_on_any_ground():
-    lattice = 0.15 * (torch.rand(4, 4, generator=torch.Generator().manual_seed(1)) - 0.5)
-    hr = torch.rand(3, 200, 170, generator=torch.Generator().manual_seed(0))
-    woven = hr + lattice.repeat(50, 43)[:, :170]
-    found = lattice_energy(woven)
-    assert found > 1.3 * lattice_energy(hr)
-    assert lattice_energy(woven + 0.5) == pytest.approx(found)
-    assert lattice_energy(0.1 * woven) == pytest.approx(found)
-    moved = hr + lattice.roll((1, 2), (0, 1)).repeat(50, 43)[:, :170]
-    assert lattice_energy(moved) == pytest.approx(found, rel=0.2)
-
-
-def test_lattice_of_small_images():
-    hr = torch.rand(1, 24, 31, generator=torch.Generator().manual_seed(0))
-    assert 0 < lattice_energy(hr) < 10
-    with pytest.raises(ImageError, match=r"24 x 24 pixels, not \(23, 40\)"):
-        lattice_energy(torch.rand(1, 23, 40))
-    with pytest.raises(ImageError, match=r"48 x 48 pixels, not \(64, 47\)"):
-        lattice_energy(torch.rand(1, 64, 47), scale=8)
-    assert 0 < lattice_energy(hr, scale=2) < 10

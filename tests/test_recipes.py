@@ -1,5 +1,6 @@
 """Recipes: what is read is what was meant, or the message says which key is wrong, and how."""
 
+import inspect
 import pickle
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 import torch
 import yaml
 
-from srgan_lib.architectures import GENERATORS
+from srgan_lib.architectures import GENERATORS, Discriminator, PatchDiscriminator
 from srgan_lib.errors import ConfigurationError
+from srgan_lib.losses import GeneratorLoss
 from srgan_lib.recipes import Recipe, check_recipe, read_recipe, write_recipe
+from srgan_lib.runs import build_discriminator
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = sorted(ROOT.glob("recipes/*.yaml")) + sorted(ROOT.glob("srgan_lib/recipes/*.yaml"))
@@ -63,6 +66,43 @@ def test_networks_of_recipes_can_be_built(path):
     assert {"network": type(network).__name__, **network.arguments} == made
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_discriminators_and_losses_of_recipes_can_be_built(path):
+    recipe = read_recipe(path)
+    if recipe.stage == "content":
+        assert recipe.discriminator is recipe.loss is None
+        return
+    with torch.device("meta"):
+        judge = build_discriminator(recipe)
+        size, scale = recipe.data.crop_size, recipe.generator.scale
+        images = torch.zeros(2, recipe.data.channels, size, size)
+        lr = torch.zeros(2, recipe.data.channels, size // scale, size // scale)
+        seen = (images, lr) if isinstance(judge, PatchDiscriminator) else (images,)
+        assert judge(*seen).shape[:2] == (2, 1)
+    made = {"channels": recipe.data.channels, **recipe.discriminator.arguments}
+    assert made.items() <= judge.arguments.items()
+    names = set(recipe.loss.model_dump()) - {"network", "weights"}
+    assert names == set(inspect.signature(GeneratorLoss).parameters) - {"features"}
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "arguments"),
+    [
+        ({}, Discriminator, {"channels": 1, "width": 64, "grid": 6}),
+        ({"grid": 1, "width": 4}, Discriminator, {"channels": 1, "width": 4, "grid": 1}),
+        (
+            {"network": "PatchDiscriminator", "width": 8},
+            PatchDiscriminator,
+            {"channels": 1, "width": 8, "scale": 2, "bits": 8},
+        ),
+    ],
+)
+def test_discriminator_is_the_named_one_for_the_generator_s_scale(part, kind, arguments):
+    recipe = check_recipe(adversarial(discriminator=part, generator={"scale": 2}))
+    judge = build_discriminator(recipe)
+    assert type(judge) is kind and judge.arguments == arguments
+
+
 def test_every_generator_s_form_comes_from_its_constructor():
     for name, network in GENERATORS.items():
         part = check_recipe(content(generator={"network": name})).generator
@@ -79,6 +119,13 @@ def test_every_generator_s_form_comes_from_its_constructor():
         content(learning_rate=1e-10, average_decay=0, schedule="cosine", seed=2**62),
         content(data={"name": "Ünï – ødd", "smaller": [0.5, 1 / 3], "variation": {"smooth": 0.1}}),
         adversarial(loss={"layers": {"relu5_4": 1e-7, "relu1_2": 3}}),
+        adversarial(
+            discriminator={"network": "PatchDiscriminator", "width": 32},
+            generator={"noise": True},
+            loss={"game": "paired", "content": "ranked", "perceptual_every": 4},
+            betas=[0, 0.99],
+            penalty_weight=1e-4,
+        ),
     ],
 )
 def test_what_is_written_reads_as_the_same_recipe(changes, tmp_path):
@@ -99,9 +146,13 @@ def test_defaults_are_the_paper_s_where_it_has_them():
         "batch_norm": True,
         "bicubic_skip": False,
         "end_kernel": 9,
+        "noise": False,
     }
     assert recipe.loss.layers == {"relu5_4": 1.0} and recipe.loss.adversarial_weight == 1e-3
-    assert recipe.discriminator.model_dump() == {"width": 64, "grid": 6}
+    assert (recipe.loss.game, recipe.loss.content) == ("standard", "mse")
+    assert (recipe.betas, recipe.penalty_weight) == ((0.9, 0.999), 0)
+    assert recipe.discriminator.network == "Discriminator"
+    assert recipe.discriminator.arguments == {"width": 64}
 
 
 def test_steps_follow_from_crops_and_epochs():
@@ -156,9 +207,11 @@ def test_no_without_quotes_is_the_precision_not_false(tmp_path):
         "generator.scale",
         "generator.blocks",
         "warm_up",
+        "betas.0",
+        "penalty_weight",
         "loss.content_weight",
-        "loss.texture_weight",
-        "loss.lattice_weight",
+        "loss.consistency_weight",
+        "loss.perceptual_every",
         "loss.layers.relu5_4",
         "discriminator.grid",
     ],
@@ -170,6 +223,7 @@ def test_booleans_are_no_numbers(name, value):
         "generator": {},
         "discriminator": {},
         "loss": {"layers": {"relu5_4": 1}},
+        "betas": [0.9, 0.999],
     }
     recipe = adversarial(**recipe)
     check_recipe(recipe)
@@ -234,6 +288,14 @@ def test_message_names_the_file(tmp_path):
         (content(generator={"network": "IPT", "crops": 2}), "generator.crops", "crops", "crop"),
         (adversarial(discriminator={"wdth": 2}), "discriminator.wdth", "wdth", "width"),
         (adversarial(loss={"layer": {}}), "loss.layer", "layer", "layers"),
+        # keys of earlier versions
+        (adversarial(loss={"relativistic": True}), "loss.relativistic", "relativistic", "layers"),
+        (adversarial(loss={"texture_weight": 1}), "loss.texture_weight", "texture_weight", ""),
+        (adversarial(loss={"texture_amount": 1}), "loss.texture_amount", "texture_amount", ""),
+        (adversarial(loss={"lattice_weight": 1}), "loss.lattice_weight", "lattice_weight", ""),
+        (adversarial(loss={"jitter": 16}), "loss.jitter", "jitter", ""),
+        (adversarial(dither=1), "dither", "dither", ""),
+        (content(interpolate=0.9, start_from="a.safetensors"), "interpolate", "interpolate", ""),
     ],
 )
 def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, place, name, near):
@@ -285,21 +347,22 @@ def test_message_about_a_part_as_a_whole_does_not_repeat_it():
         (content(data={"variation": {"smooth": 1.1}}), "at data.variation.smooth: "),
         (content(data={"variation": {"mean": [0.5, 1.1]}}), "at data.variation.mean.1: "),
         (content(warm_up=3), "warm_up has no use in the content stage"),
-        (content(dither=1), "dither has no use in the content stage"),
+        (content(penalty_weight=1), "penalty_weight has no use in the content stage"),
+        (content(betas=[0, 0.99]), "betas has no use in the content stage"),
         (adversarial(warm_up=10**6), r"warm_up \(1000000\) must be less than the \d+ steps"),
-        (adversarial(dither=256), "at dither: .*less than or equal to 255, not 256"),
+        (adversarial(betas=[1, 0.99]), "at betas.0: .*less than 1, not 1"),
+        (adversarial(betas=[0, 1]), "at betas.1: .*less than 1, not 1"),
+        (adversarial(betas=[0.9]), "at betas.1: Field required"),
+        (adversarial(penalty_weight=-1), "at penalty_weight: .*greater than or equal to 0, not -1"),
+        (adversarial(loss={"game": "fair"}), "at loss.game: .*'paired', not 'fair'"),
+        (adversarial(loss={"content": "l1"}), "at loss.content: .*'mse' or 'ranked', not 'l1'"),
+        (adversarial(loss={"perceptual_every": 0}), "at loss.perceptual_every: .*1, not 0"),
+        (adversarial(loss={"consistency_weight": -1}), "at loss.consistency_weight: .*0, not -1"),
+        (adversarial(discriminator={"network": "VGG"}), "discriminator.network: .*not 'VGG'"),
         (
-            adversarial(loss={"texture_amount": 0}),
-            "at loss.texture_amount: .*greater than 0, not 0",
+            adversarial(discriminator={"network": "PatchDiscriminator", "grid": 1}),
+            "at discriminator: grid has no use in a PatchDiscriminator",
         ),
-        (
-            adversarial(data={"crop_size": 40}, generator={"scale": 8}, loss={"lattice_weight": 1}),
-            "lattice_weight needs a data.crop_size of 48 or more",
-        ),
-        (content(interpolate=0.9), "interpolate needs start_from"),
-        (content(interpolate=0), "at interpolate: .*greater than 0, not 0"),
-        (content(interpolate=1.1), "at interpolate: .*less than or equal to 1"),
-        (adversarial(loss={"jitter": -1}), "at loss.jitter: .*greater than or equal to 0"),
         (adversarial(warm_up=-1), "at warm_up: .*greater than or equal to 0, not -1"),
         (content(data={"name": 7}), "at data.name: .*string, not 7"),
         (content(data={"crop_size": 94}), r"data.crop_size \(94\) must be a multiple of .*\(4\)"),

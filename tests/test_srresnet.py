@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from srgan_lib.architectures import Interpolation, SRResNet
-from srgan_lib.errors import ConfigurationError, ImageError
+from srgan_lib.checkpoints import load_weights, save_weights
+from srgan_lib.errors import ConfigurationError, ImageError, WeightsError
 
 SMALL = {"blocks": 2, "width": 8}
 
@@ -157,3 +158,182 @@ def test_impossible_values_are_refused(options, message):
 def test_wrong_inputs_are_refused(shape):
     with pytest.raises(ImageError, match=r"takes \(N, 1, H, W\)"):
         SRResNet(**SMALL)(torch.zeros(shape))
+
+
+# Noise inputs
+
+
+def dice(gain=0.1, **options):
+    """Return a network whose noise inputs have been trained: their gains are not zero."""
+    torch.manual_seed(0)
+    generator = SRResNet(**(SMALL | {"noise": True} | options))
+    for place in generator.noise:
+        nn.init.normal_(place.gain.weight, std=gain)
+        nn.init.normal_(place.gain.bias, std=gain)
+    return generator
+
+
+def noise_for(generator, lr, throws=1, seed=0):
+    chance = torch.Generator().manual_seed(seed)
+    size = (throws * len(lr), generator.noise_channels, *lr.shape[2:])
+    return torch.randn(size, generator=chance, dtype=lr.dtype)
+
+
+def test_each_noise_input_has_one_convolution_of_1_x_1():
+    # 64*64 + 64 = 4,160 after the long skip and after each of two stages
+    assert count(SRResNet(noise=True)) - count(SRResNet()) == 3 * (64 * 64 + 64) == 12_480
+    for scale, inputs in ((2, 2), (4, 3), (8, 4)):
+        found = SRResNet(1, scale, **SMALL, noise=True)
+        assert count(found) - count(SRResNet(1, scale, **SMALL)) == inputs * (8 * 8 + 8)
+        assert found.noise_channels == sum(4**i for i in range(inputs))
+    assert SRResNet(**SMALL).noise_channels == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_norm": False, "bicubic_skip": True}])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_noise_inputs_start_at_nothing_and_take_old_weights(tmp_path, scale, options):
+    torch.manual_seed(0)
+    old = SRResNet(1, scale, **SMALL, **options)
+    nn.init.normal_(old.last.weight, std=0.1)
+    old(torch.rand(4, 1, 8, 8))  # moves batch norm's statistics
+    save_weights(old, tmp_path / "old.safetensors")
+    new = dice(scale=scale, **options)
+    load_weights(new, tmp_path / "old.safetensors")
+    lr = torch.rand(2, 1, 9, 7)
+    with torch.no_grad():
+        expected = old.eval()(lr)
+        assert expected.std() > 0.01
+        assert torch.equal(new.eval()(lr), expected)
+        assert torch.equal(new(lr, 5 * noise_for(new, lr)), expected)
+
+
+def test_weights_with_noise_are_refused_by_a_network_without(tmp_path):
+    save_weights(dice(), tmp_path / "new.safetensors")
+    with pytest.raises(WeightsError, match=r"it holds noise\.0\.gain"):
+        load_weights(SRResNet(**SMALL), tmp_path / "new.safetensors")
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_flat_lr_becomes_a_pattern_that_repeats_unless_dice_are_thrown(scale):
+    lr = torch.full((1, 1, 40, 40), 0.5, dtype=torch.float64)
+    inner = slice(16 * scale, 24 * scale)  # away from what zeros around the image lead to
+
+    def repeats(generator):
+        with torch.no_grad():
+            sr = generator.double().eval()(lr)
+        part = sr[..., inner, inner]
+        moved = (sr.roll(scale, axis)[..., inner, inner] for axis in (-2, -1))
+        assert part.std() > 1e-4  # a pattern there is
+        return all((part - other).abs().max() < 1e-9 for other in moved)
+
+    torch.manual_seed(0)
+    assert repeats(SRResNet(1, scale, **SMALL))
+    assert not repeats(dice(scale=scale))
+
+
+def test_throws_of_one_call_are_those_of_single_calls_and_share_the_trunk():
+    generator = dice(batch_norm=True).eval().double()
+    lr = torch.rand(3, 1, 6, 5, dtype=torch.float64)
+    noise = noise_for(generator, lr, throws=4)
+    seen = []
+    for part in (generator.head, generator.blocks, generator.tail):
+        part.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with torch.no_grad():
+        together = generator(lr, noise)
+        assert seen == [3, 3, 3]
+        alone = torch.cat([generator(lr, part) for part in noise.chunk(4)])
+    assert together.shape == (12, 1, 24, 20)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    first, second = together[0], together[3]  # of the same LR image
+    assert (first - second).std() > 1e-3
+
+
+def test_each_noise_map_lies_where_its_channels_say():
+    """Noise in one LR pixel moves SR around that pixel, and each channel only its own part."""
+    generator = dice().eval().double()
+    lr = torch.rand(1, 1, 24, 24, dtype=torch.float64)
+    none = torch.zeros(1, 21, 24, 24, dtype=torch.float64)
+    with torch.no_grad():
+        silent = generator(lr, none)
+        for channel, reach in ((0, 24), (1, 14), (4, 6), (5, 6), (20, 6)):
+            spot = none.clone()
+            spot[0, channel, 10, 14] = 1
+            moved = (generator(lr, spot) - silent).abs().amax(dim=(0, 1)) > 0
+            rows, columns = moved.any(dim=1).nonzero(), moved.any(dim=0).nonzero()
+            for found, place in ((rows, 40), (columns, 56)):
+                assert place - reach <= found.min() and found.max() < place + 4 + reach, channel
+        # of the finest noise, channel 4 + 4 y + x is row y, column x of the cell
+        spot = none.clone()
+        spot[0, 4 + 1 + 4 * 2 + 3, 10, 14] = 1
+        moved = (generator(lr, spot) - silent).abs().amax(dim=(0, 1))
+        assert divmod(int(moved.argmax()), 96)[0] in range(38, 47)
+        rows, columns = (moved > 0).any(dim=1).nonzero(), (moved > 0).any(dim=0).nonzero()
+        assert (rows.min() + rows.max()) / 2 == 40 + 2
+        assert (columns.min() + columns.max()) / 2 == 56 + 3
+
+
+def test_noise_is_torch_s_own_and_normal_unless_given():
+    generator = dice().eval()
+    lr = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        torch.manual_seed(3)
+        drawn = generator(lr)
+        torch.manual_seed(3)
+        noise = torch.randn(2, 21, 8, 8)
+        assert torch.equal(generator(lr, noise), drawn)
+        assert not torch.equal(generator(lr), drawn)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 20, 8, 8), (2, 21, 8, 7), (3, 21, 8, 8), (0, 21, 8, 8), (2, 21, 32, 32), (21,)]
+)
+def test_noise_of_a_wrong_shape_is_refused(shape):
+    with pytest.raises(ImageError, match=r"is \(K 2, 21, 8, 8\), not \("):
+        dice()(torch.rand(2, 1, 8, 8), torch.zeros(shape))
+
+
+def test_noise_for_a_network_without_dice_is_refused():
+    with pytest.raises(ImageError, match=r"\(K 2, 0, 8, 8\), not \(2, 21, 8, 8\)"):
+        SRResNet(**SMALL)(torch.rand(2, 1, 8, 8), torch.randn(2, 21, 8, 8))
+
+
+def test_gradients_reach_each_gain_from_its_start_on():
+    generator = SRResNet(**SMALL, noise=True)
+    generator(torch.rand(2, 1, 8, 8)).square().mean().backward()
+    gains = [p for place in generator.noise for p in place.parameters()]
+    assert len(gains) == 6
+    assert all(p.abs().sum() == 0 and p.grad.abs().sum() > 0 for p in gains)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_low_precision_throws_the_same_dice(dtype):
+    generator = dice(batch_norm=False, bicubic_skip=True, end_kernel=3).eval()
+    nn.init.normal_(generator.last.weight, std=0.05)
+    lr = torch.rand(2, 1, 8, 8)
+    noise = noise_for(generator, lr, throws=2)
+    with torch.no_grad():
+        exact = generator(lr, noise)
+        with torch.autocast("cpu", dtype):
+            inside = generator(lr, noise)
+        whole = generator.to(dtype)(lr.to(dtype), noise)
+        alone = generator(lr.to(dtype))  # draws its own
+    assert whole.dtype == alone.dtype == dtype
+    for found in (inside, whole):
+        assert found.shape == exact.shape
+        torch.testing.assert_close(found.float(), exact, rtol=0, atol=0.05)
+    assert (exact.chunk(2)[0] - exact.chunk(2)[1]).std() > 0.01
+
+
+def test_pixels_with_dice_depend_on_nothing_beyond_the_receptive_field():
+    generator = dice(end_kernel=3, batch_norm=False).eval().double()
+    radius = generator.receptive_radius
+    assert radius == SRResNet(**SMALL, end_kernel=3).receptive_radius == 8
+    lr = torch.rand(1, 1, 40, 40, dtype=torch.float64)
+    noise = noise_for(generator, lr)
+    with torch.no_grad():
+        whole = generator(lr, noise)
+        tile = generator(lr[..., 10:34, 10:34], noise[..., 10:34, 10:34])
+    inner = slice(4 * radius, 4 * (24 - radius))
+    first, last = 4 * (10 + radius), 4 * (34 - radius)
+    torch.testing.assert_close(tile[..., inner, inner], whole[..., first:last, first:last])
+    assert (tile[..., :4, :4] - whole[..., 40:44, 40:44]).abs().max() > 1e-6

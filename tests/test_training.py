@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from nested import assert_equal
 from torch import nn
 
 from srgan_lib import training
-from srgan_lib.architectures import DRCN, Discriminator, Interpolation, SRResNet, VGGFeatures
+from srgan_lib.architectures import (
+    DRCN,
+    Discriminator,
+    Interpolation,
+    PatchDiscriminator,
+    SRResNet,
+    VGGFeatures,
+)
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.hardware import make_accelerator
@@ -19,7 +27,13 @@ from srgan_lib.images import Pixels
 from srgan_lib.losses import (
     GeneratorLoss,
     PerceptualLoss,
+    consistency_loss,
     content_loss,
+    discriminator_loss,
+    gradient_penalty,
+    paired_adversarial_loss,
+    paired_discriminator_loss,
+    ranked_score,
     relativistic_adversarial_loss,
     relativistic_discriminator_loss,
 )
@@ -36,8 +50,8 @@ from srgan_lib.training import (
 )
 
 NAMES = (
-    *("total", "content", "perceptual", "adversarial", "texture", "lattice"),
-    *("discriminator", "d_hr", "d_sr"),
+    *("total", "content", "perceptual", "adversarial", "consistency"),
+    *("discriminator", "d_hr", "d_sr", "ranking"),
 )
 
 
@@ -188,7 +202,7 @@ def test_discriminator_s_gradients_are_those_of_its_own_loss(loss, monkeypatch):
     train_gan(generator, discriminator, sampler(), loss, 1, batch_size=2, progress=False)
     lr, hr = sampler().batch(2)
     logits_hr, logits_sr = twin_d(hr), twin_d(twin_g(lr).detach())
-    expected = training.discriminator_loss(logits_hr, logits_sr)
+    expected = discriminator_loss(logits_hr, logits_sr)
     expected.backward()
     for (name, found), twin in zip(
         discriminator.named_parameters(), twin_d.parameters(), strict=True
@@ -382,7 +396,7 @@ def test_adversarial_step_is_the_one_written_out_by_hand(loss):
         lr, hr = twin_crops.batch(2)
         sr = generator(lr)
         logits = critic(hr), critic(sr.detach())
-        d_loss = training.discriminator_loss(*logits)
+        d_loss = discriminator_loss(*logits)
         adam_d.zero_grad()
         d_loss.backward()
         adam_d.step()
@@ -407,7 +421,7 @@ def test_relativistic_step_is_the_one_written_out_by_hand():
         content_weight=1,
         perceptual_weight=0.1,
         adversarial_weight=0.5,
-        relativistic=True,
+        game="relativistic",
     )
     stage = AdversarialStage(*networks(), loss, accelerator=make_accelerator("no", "cpu"))
     generator, judge = networks()
@@ -669,27 +683,6 @@ def test_only_the_discriminator_learns_while_it_warms_up(loss):
     assert stage.generator.steps == 2 and stage.discriminator.steps == 4
 
 
-def test_dither_is_all_that_the_discriminator_sees_besides_the_images(loss):
-    seen = []
-    stage = make_stage("adversarial", loss, dither=0.1)
-    stage.discriminator.plain.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    lr, hr = sampler().batch(2)
-    with torch.no_grad():
-        sr = copy.deepcopy(stage.generator.plain)(lr)
-    stage.step(lr, hr)
-    assert len(seen) == 3
-    for image, found in zip((hr, sr, sr), seen, strict=True):
-        noise = (found - image).detach()
-        assert noise.abs().max() <= 0.05 + 1e-5
-        assert noise.std().item() == pytest.approx(0.1 / 12**0.5, rel=0.1)
-    assert not torch.equal(seen[1], seen[2])
-    seen.clear()
-    plain = make_stage("adversarial", loss)
-    plain.discriminator.plain.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    plain.step(lr, hr)
-    assert seen[0] is hr
-
-
 def test_warm_up_goes_on_where_it_was_interrupted(loss):
     whole, first = (make_stage("adversarial", loss, warm_up=2) for _ in range(2))
     crops, other = sampler(), sampler()
@@ -701,6 +694,359 @@ def test_warm_up_goes_on_where_it_was_interrupted(loss):
     for _ in range(2):
         second.step(*other.batch(2))
     assert_equal(whole.state_dict(), second.state_dict())
+
+
+# Dice, and the paired game
+
+
+PAIRED = {
+    "game": "paired",
+    "content": "ranked",
+    "content_weight": 3.0,
+    "perceptual_weight": 0.05,
+    "perceptual_every": 3,
+    "adversarial_weight": 0.5,
+    "consistency_weight": 20.0,
+}
+DICE = {"learning_rate": 1e-3, "betas": (0.0, 0.99), "penalty_weight": 0.01}
+DICE_NAMES = {*NAMES, "penalty", "spread"}
+
+
+@pytest.fixture(scope="module")
+def paired():
+    return GeneratorLoss(VGGFeatures("relu1_1"), **PAIRED)
+
+
+def dice_networks(seed=0, gain=0.05):
+    seed_everything(seed)
+    generator = SRResNet(blocks=1, width=8, end_kernel=3, batch_norm=False, noise=True)
+    for place in generator.noise:
+        nn.init.normal_(place.gain.weight, std=gain)
+        nn.init.normal_(place.gain.bias, std=gain)
+    return generator, PatchDiscriminator(width=4)
+
+
+def dice_stage(loss, precision="no", seed=0, **options):
+    generator, judge = dice_networks(seed)
+    options = DICE | {"accelerator": make_accelerator(precision, torch.device("cpu"))} | options
+    return AdversarialStage(generator, judge, loss, **options)
+
+
+def test_paired_step_with_dice_is_the_one_written_out_by_hand(paired):
+    """Ten steps: a warm-up of two, R1 in steps 0, 4 and 8, and VGG in steps 0, 3, 6 and 9."""
+    stage = dice_stage(paired, warm_up=2, discriminator_learning_rate=2e-3)
+    generator, judge = dice_networks()
+    adam_g = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0, 0.99))
+    adam_d = torch.optim.Adam(judge.parameters(), lr=2e-3, betas=(0, 0.99))
+    crops, twin_crops = sampler(), sampler()
+    seed_everything(5)
+    found = [stage.step(*crops.batch(2)) for _ in range(10)]
+    seed_everything(5)
+    for number in range(10):
+        lr, hr = twin_crops.batch(2)
+        noise = torch.randn(2 * 2, 21, 8, 8)  # 2 throws of 2 images
+        sr, other = generator(lr, noise[:2]), generator(lr, noise[2:])
+        logits = judge(hr, lr), judge(sr.detach(), lr)
+        d_loss = paired_discriminator_loss(*logits)
+        penalty = torch.zeros(())
+        if number in (0, 4, 8):
+            penalty = 4 * gradient_penalty(lambda image, lr=lr: judge(image, lr), hr)
+        adam_d.zero_grad()
+        (d_loss + 0.01 / 2 * penalty).backward()
+        adam_d.step()
+        content = ranked_score(sr, hr, other)
+        adversarial = paired_adversarial_loss(judge(hr, lr), judge(sr, lr))
+        consistency = (consistency_loss(sr, lr) + consistency_loss(other, lr)) / 2
+        total = 3 * content + 0.5 * adversarial + 20 * consistency
+        perceptual = torch.zeros(())
+        if number in (0, 3, 6, 9):
+            perceptual = 3 * paired.perceptual(sr, hr, other)
+            total = total + 0.05 * perceptual
+        if number >= 2:
+            adam_g.zero_grad()
+            total.backward()
+            adam_g.step()
+        expected = {
+            "total": total,
+            "content": content,
+            "perceptual": perceptual,
+            "adversarial": adversarial,
+            "consistency": consistency,
+            "discriminator": d_loss,
+            "penalty": penalty,
+            "d_hr": logits[0].sigmoid().mean(),
+            "d_sr": logits[1].sigmoid().mean(),
+            "spread": ((sr - other) ** 2).mean().sqrt() / 2**0.5,
+        }
+        losses = found[number]
+        assert set(losses) == DICE_NAMES
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                losses[name], value.detach(), rtol=1e-2, atol=1e-4, msg=f"{name}, step {number}"
+            )
+    for network, twin in [(stage.generator.plain, generator), (stage.discriminator.plain, judge)]:
+        pairs = zip(network.named_parameters(), twin.parameters(), strict=True)
+        off = [(one.detach() - other.detach()).abs().mean().item() for (_, one), other in pairs]
+        assert max(off) < 1e-3
+
+
+def test_ranking_is_the_share_of_places_where_hr_is_ranked_above_sr(paired):
+    class Judge(nn.Module):
+        """Give HR and SR logits of known signs, five of eight places right."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+            self.calls = 0
+
+        def forward(self, image):
+            self.calls += 1
+            sign = 1 if self.calls % 2 else 0  # HR first, then SR
+            right = torch.tensor([1.0, 1, 1, 1, 1, -1, -1, 0]).view(2, 1, 2, 2)
+            return sign * self.weight * right + 0 * image.mean()
+
+    generator, _ = dice_networks()
+    stage = AdversarialStage(generator, Judge(), paired, accelerator=make_accelerator("no", "cpu"))
+    assert stage.step(*sampler().batch(2))["ranking"].item() == 5 / 8
+
+
+def test_spread_is_the_deviation_of_throws(paired):
+    class Wide(SRResNet):
+        """Throw dice of a known spread."""
+
+        def forward(self, lr, noise):
+            return super().forward(lr, 0 * noise) + 0.25 * noise[:, :1].repeat(1, 1, 4, 4)
+
+    generator = Wide(blocks=1, width=4, end_kernel=3, batch_norm=False, noise=True)
+    stage = AdversarialStage(
+        generator, PatchDiscriminator(width=4), paired, accelerator=make_accelerator("no", "cpu")
+    )
+    found = [stage.step(*sampler().batch(4))["spread"].item() for _ in range(4)]
+    assert np.mean(found) == pytest.approx(0.25, rel=0.05)
+
+
+TERMS = [name for name in PAIRED if name.endswith("_weight")]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_each_term_alone_moves_the_generator_with_dice(term):
+    options = PAIRED | dict.fromkeys(TERMS, 0.0) | {term: 1.0}
+    stage = dice_stage(GeneratorLoss(VGGFeatures("relu1_1"), **options))
+    before = {name: p.detach().clone() for name, p in stage.generator.plain.named_parameters()}
+    stage.step(*sampler().batch(2))
+    for name, parameter in stage.generator.plain.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+def test_players_with_dice_do_not_touch_each_other(paired, monkeypatch):
+    stage = dice_stage(paired)
+    players = {"generator": stage.generator, "discriminator": stage.discriminator}
+    seen = []
+    real = training._Player.update
+
+    def spy(player, value, scaler):
+        (rest,) = (name for name, other in players.items() if other is not player)
+        kept = list(players[rest].plain.parameters())
+        before = [(p.detach().clone(), None if p.grad is None else p.grad.clone()) for p in kept]
+        real(player, value, scaler)
+        for parameter, (weights, gradient) in zip(kept, before, strict=True):
+            assert torch.equal(parameter, weights)
+            assert (gradient is None) == (parameter.grad is None)
+            assert gradient is None or torch.equal(parameter.grad, gradient)
+        seen.append(rest)
+
+    monkeypatch.setattr(training._Player, "update", spy)
+    stage.step(*sampler().batch(2))
+    assert seen == ["generator", "discriminator"]
+    assert all(p.requires_grad for p in stage.discriminator.plain.parameters())
+
+
+def test_generator_runs_once_for_both_throws_and_the_judge_sees_the_first(paired):
+    stage = dice_stage(paired, penalty_weight=0.0)
+    batches, judged = [], []
+    stage.generator.plain.register_forward_hook(lambda _, given, out: batches.append(out.detach()))
+    stage.discriminator.plain.register_forward_pre_hook(lambda _, given: judged.append(given))
+    lr, hr = sampler().batch(2)
+    losses = stage.step(lr, hr)
+    assert [len(out) for out in batches] == [4]
+    first = batches[0][:2]
+    for (image, small), expected in zip(judged, (hr, first, hr, first), strict=True):
+        assert torch.equal(image, expected) and small is lr
+    assert "penalty" not in losses and "spread" in losses
+
+
+def test_generator_without_dice_has_one_image_and_no_spread(paired):
+    seed_everything(0)
+    generator = SRResNet(blocks=1, width=8, end_kernel=3, batch_norm=False)
+    stage = AdversarialStage(
+        generator, PatchDiscriminator(width=4), paired, accelerator=make_accelerator("no", "cpu")
+    )
+    lr, hr = sampler().batch(2)
+    sr = copy.deepcopy(generator)(lr)
+    before = torch.get_rng_state()
+    losses = stage.step(lr, hr)
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn
+    torch.testing.assert_close(losses["content"], F.l1_loss(sr, hr).detach())
+    assert set(losses) == set(NAMES)
+
+
+def test_two_throws_of_an_image_differ_and_so_do_two_steps(paired):
+    stage = dice_stage(paired, learning_rate=1e-9)
+    seen = []
+    stage.generator.plain.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    lr, hr = sampler().batch(2)
+    for _ in range(2):
+        stage.step(lr, hr)
+    throws = [part for noise in seen for part in noise]
+    assert len(throws) == 8
+    for i, one in enumerate(throws):
+        assert abs(one.mean()) < 0.2 and one.std().item() == pytest.approx(1, abs=0.15)
+        assert all(not torch.equal(one, other) for other in throws[:i])
+
+
+def test_noise_of_several_processes_is_that_of_one(paired, monkeypatch):
+    def drawn(rank, processes, lr):
+        stage = dice_stage(paired)
+        given = []
+        monkeypatch.setattr(
+            stage, "accelerator", SimpleNamespace(process_index=rank, num_processes=processes)
+        )
+        stage.generator.network = lambda lr, noise: given.append(noise) or torch.zeros(4, 1, 8, 8)
+        seed_everything(4)
+        stage._throw(lr)
+        return given[0], torch.rand(3)  # and all go on from the same random state
+
+    lr = torch.rand(6, 1, 8, 8)
+    whole, after = drawn(0, 1, lr)
+    for rank in range(3):
+        share = slice(2 * rank, 2 * rank + 2)
+        part, later = drawn(rank, 3, lr[share])
+        assert torch.equal(part, torch.cat([whole[:6][share], whole[6:][share]]))
+        assert torch.equal(later, after)
+
+
+def test_state_with_dice_goes_on_bit_by_bit_with_torch_s_random_state(paired):
+    whole = dice_stage(paired, warm_up=1)
+    crops = sampler()
+    for _ in range(3):
+        whole.step(*crops.batch(2))
+    taken, place, chance = copy.deepcopy(whole.state_dict()), crops.state(), torch.get_rng_state()
+    for _ in range(3):
+        whole.step(*crops.batch(2))
+    for same_dice in (True, False):
+        other = dice_stage(paired, seed=7, warm_up=1)
+        other.load_state_dict(taken)
+        crops.load_state(place)
+        if same_dice:
+            torch.set_rng_state(chance)
+        for _ in range(3):
+            other.step(*crops.batch(2))
+        if same_dice:
+            assert_equal(whole.state_dict(), other.state_dict())
+        else:
+            assert not same(state(whole.generator.plain), state(other.generator.plain))
+
+
+def test_penalty_is_taken_in_each_fourth_step_in_float32(paired, monkeypatch):
+    seen = []
+    real = training.gradient_penalty
+
+    def spy(judge, hr):
+        def look(image):
+            logits = judge(image)
+            seen.append((stage.discriminator.steps, torch.is_autocast_enabled("cpu"), logits.dtype))
+            return logits
+
+        return real(look, hr)
+
+    monkeypatch.setattr(training, "gradient_penalty", spy)
+    types = []
+    stage = dice_stage(paired, precision="bf16")
+    stage.discriminator.plain.features[2].register_forward_hook(
+        lambda _, given, out: types.append(out.dtype)
+    )
+    crops = sampler()
+    values = [stage.step(*crops.batch(2))["penalty"].item() for _ in range(6)]
+    assert seen == [(0, False, torch.float32), (4, False, torch.float32)]
+    assert [value > 0 for value in values] == [True, False, False, False, True, False]
+    # HR and SR, the penalty's own, and again HR and SR for the generator
+    assert types[:3] == [torch.bfloat16] * 2 + [torch.float32]
+
+
+def test_penalty_holds_the_judge_s_slope_down(paired):
+    def slope(weight):
+        stage = dice_stage(paired, penalty_weight=weight, learning_rate=1e-3)
+        crops = sampler()
+        for _ in range(24):
+            lr, hr = crops.batch(2)
+            stage.step(lr, hr)
+        judge = stage.discriminator.plain
+        return gradient_penalty(lambda image: judge(image, lr), hr).item()
+
+    assert slope(1.0) < 0.5 * slope(0.0)
+
+
+def test_float16_s_scaler_works_with_the_penalty_s_double_backward(paired, monkeypatch):
+    """On a CPU float16 can't be asked for; autocast and the scaler are put in its place."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+    monkeypatch.setattr(training, "_make_scaler", lambda accelerator: scaler)
+    stage = dice_stage(paired, fused=False)
+    monkeypatch.setattr(stage.accelerator, "autocast", lambda: torch.autocast("cpu", torch.float16))
+    exact = dice_stage(paired, fused=False)
+    exact.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    crops, twin = sampler(), sampler()
+    for number in range(6):
+        torch.manual_seed(number)
+        losses = stage.step(*crops.batch(2))
+        torch.manual_seed(number)
+        expected = exact.step(*twin.batch(2))
+        assert all(value.isfinite() and value.dtype == torch.float32 for value in losses.values())
+        for name in ("content", "consistency", "penalty", "discriminator"):
+            assert losses[name].item() == pytest.approx(expected[name].item(), rel=0.1, abs=2e-2)
+    assert scaler.get_scale() == 2.0**12  # no step overflowed
+    for player in (stage.generator, stage.discriminator):
+        assert all(
+            p.isfinite().all() and p.dtype == torch.float32 for p in player.plain.parameters()
+        )
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_activations_with_dice_stay_channels_last(paired, precision):
+    stage = dice_stage(paired, precision, penalty_weight=0.0)
+    wrong, seen = [], []
+    for title in ("generator", "discriminator"):
+        for name, module in getattr(stage, title).plain.named_modules():
+
+            def look(module, given, output, name=f"{title}.{name}"):
+                seen.append(name)
+                if not output.is_contiguous(memory_format=torch.channels_last):
+                    wrong.append(name)
+
+            module.register_forward_hook(look)
+    stage.step(*sampler().batch(2))
+    assert wrong == []
+    assert {"generator.noise.2", "generator.last", "discriminator.classifier.2"} <= set(seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"betas": (1.0, 0.99)}, r"betas lie from 0 to below 1, not at \(1.0, 0.99\)"),
+        ({"betas": (0.0, math.nan)}, "betas lie from 0"),
+        ({"penalty_weight": -1.0}, "penalty_weight must be >= 0, not -1.0"),
+        ({"penalty_weight": math.nan}, "penalty_weight must be >= 0"),
+    ],
+)
+def test_impossible_games_are_refused(paired, options, words):
+    with pytest.raises(ConfigurationError, match=words):
+        dice_stage(paired, **options)
+
+
+def test_adam_s_betas_are_those_asked_for(loss):
+    stage = make_stage("adversarial", loss, betas=(0.0, 0.99))
+    for player in (stage.generator, stage.discriminator):
+        assert player.optimiser.defaults["betas"] == (0.0, 0.99)
+    assert make_stage("content", loss).generator.optimiser.defaults["betas"] == (0.9, 0.999)
 
 
 # The perceptual loss on several layers

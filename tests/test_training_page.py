@@ -194,7 +194,7 @@ def test_other_recipes_train(desk, monkeypatch, name):
     lines = (desk / "runs" / name / "metrics.jsonl").read_text().splitlines()
     if name == "gan":  # the names that the warning signs use
         losses = json.loads(lines[0])["losses"]
-        assert {"discriminator", "d_hr", "d_sr", "content"} <= losses.keys()
+        assert {"discriminator", "d_hr", "d_sr", "ranking", "content"} <= losses.keys()
         assert (desk / "runs" / name / "discriminator.safetensors").exists()
 
 

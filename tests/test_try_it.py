@@ -11,18 +11,22 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import torch
 from imagecodecs import png_encode
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from pydicom.data import get_testdata_file
+from try_it import describe
 from typer.testing import CliRunner
 from webpages import NARROW, SITE, WIDE, WIDTH, listen
 
-from srgan_lib.architectures import Interpolation
+from srgan_lib.architectures import Interpolation, SRResNet
+from srgan_lib.checkpoints import save_weights
 from srgan_lib.cli import app
 from srgan_lib.dicom import notice
+from srgan_lib.export import export_onnx
 from srgan_lib.images import read_image, read_pixels, to_pixels
-from srgan_lib.pretrained import weights_path
+from srgan_lib.pretrained import load_network, weights_path
 from srgan_lib.tiling import upscale_tiled
 
 STATIC = SITE / "_static"
@@ -133,8 +137,8 @@ def expected(folder: Path) -> Path:
     return out
 
 
-def upscale(files: list[Path], model: str, out: Path) -> None:
-    arguments = ["upscale", *map(str, files), "--model", model, "--out", str(out)]
+def upscale(files: list[Path], model: str, out: Path, *options: str) -> None:
+    arguments = ["upscale", *map(str, files), "--model", model, "--out", str(out), *options]
     result = CliRunner().invoke(app, [*arguments, "--format", "png", "--precision", "no"])
     assert result.exit_code == 0, result.output
 
@@ -193,8 +197,74 @@ def test_result_equals_the_command_to_one_grey_level(
     mine, theirs = as_rgb(here), as_rgb(there)
     assert mine.shape == theirs.shape
     assert abs(mine - theirs).max() <= 1
-    assert Image.open(here).text["Comment"] == notice(4, KINDS[name])
+    assert Image.open(here).text["Comment"] == Image.open(there).text["Comment"]
+    assert notice(4, KINDS[name])[:70] in Image.open(here).text["Comment"]
     assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def dice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small network that throws dice, named srgan, and its settings."""
+    folder = tmp_path_factory.mktemp("dice")
+    torch.manual_seed(0)
+    network = SRResNet(
+        blocks=1, width=8, batch_norm=False, bicubic_skip=True, end_kernel=3, noise=True
+    )
+    for name, parameter in network.named_parameters():
+        if name.startswith("last") or "gain" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    save_weights(network.eval(), folder / "srgan.safetensors")
+    export_onnx(load_network(str(folder / "srgan.safetensors")), folder / "srgan.onnx")
+    settings = json.loads((MODELS / "settings.json").read_text(encoding="utf-8"))
+    settings["models"]["srgan"] = describe(network, "srgan")
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["many_tiles.png", "colour.png"])
+def test_dice_are_those_of_the_command_and_thrown_again_in_place(
+    page: Page, address: str, folder: Path, dice: Path, tmp_path: Path, name: str
+) -> None:
+    complaints = listen(page, address)
+    for file in ("srgan.onnx", "settings.json"):
+        page.context.route(
+            f"**/models/{file}",
+            lambda route, request: route.fulfill(path=dice / request.url.rsplit("/", 1)[1]),
+        )
+    page.goto(address + TILED, wait_until="networkidle")
+    enlarge(page, folder / name, "srgan")
+    finished(page)
+    results = []
+    for seed in (0, 1):
+        expect(part(page, "facts")).to_contain_text(f"the throw with seed {seed}", timeout=PATIENCE)
+        filename, data = downloaded(page)
+        stem = Path(name).stem
+        assert filename == (f"{stem}_x4_seed{seed}.png" if seed else f"{stem}_x4.png")
+        here, out = tmp_path / f"{seed}.png", tmp_path / str(seed)
+        here.write_bytes(data)
+        upscale([folder / name], str(dice / "srgan.safetensors"), out, "--seed", str(seed))
+        there = out / f"{stem}_x4.png"
+        mine, theirs = as_rgb(here), as_rgb(there)
+        assert mine.shape == theirs.shape and abs(mine - theirs).max() <= 1
+        assert Image.open(here).text["Comment"] == Image.open(there).text["Comment"]
+        assert f"the throw with seed {seed}" in Image.open(here).text["Comment"]
+        results.append(mine)
+        part(page, "again").focus()
+        page.keyboard.press("Enter")
+        expect(part(page, "outcome")).to_be_visible()  # the last result stays meanwhile
+        assert page.evaluate("document.activeElement.dataset.part") == "again"
+    assert (results[0] != results[1]).mean() > 0.5
+    assert complaints == []
+
+
+def test_network_without_dice_is_not_thrown_again(
+    opened: tuple[Page, list[str]], folder: Path
+) -> None:
+    page, _ = opened
+    enlarge(page, folder / "grey.png", "srresnet")
+    finished(page)
+    expect(part(page, "again")).to_be_hidden()
+    assert "throw" not in part(page, "facts").inner_text()
 
 
 def test_bicubic_beside_it_equals_the_library_s(

@@ -10,9 +10,13 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PAGE = "book/try_it"
 MODELS = ("srresnet", "srgan")
@@ -26,11 +30,9 @@ def write_models(folder: Path) -> None:
     from srgan_lib.architectures import Interpolation
     from srgan_lib.datasets import open_dataset
     from srgan_lib.degradation import crop_to_multiple, degrade
-    from srgan_lib.dicom import notice
     from srgan_lib.export import export_onnx
     from srgan_lib.images import write_image
     from srgan_lib.pretrained import load_network, weights_path
-    from srgan_lib.tiling import receptive_radius
 
     made_from = [Path(__file__), *(weights_path(name) for name in MODELS)]
     stamp = folder / "settings.json"
@@ -42,11 +44,7 @@ def write_models(folder: Path) -> None:
         network = load_network(name)
         export_onnx(network, folder / f"{name}.onnx")
         halve(folder / f"{name}.onnx")
-        settings["models"][name] = {
-            "scale": network.scale,
-            "radius": receptive_radius(network),
-            "notice": notice(network.scale, name),
-        }
+        settings["models"][name] = describe(network, name)
     scale = network.scale
     export_onnx(Interpolation("bicubic", scale), folder / "bicubic.onnx")
     hr = crop_to_multiple(open_dataset("sample")[0], scale)
@@ -56,6 +54,22 @@ def write_models(folder: Path) -> None:
     top, left, side = (scale * value for value in SAMPLE)
     write_image(folder / "sample_hr.png", hr[:, top : top + side, left : left + side])
     stamp.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+
+
+def describe(network: "nn.Module", name: str) -> dict:
+    """Return what the page must know of a network; it puts the seed into the notice itself."""
+    from srgan_lib.dicom import notice
+    from srgan_lib.noise import has_dice
+    from srgan_lib.tiling import receptive_radius
+
+    return {
+        "scale": network.scale,
+        "radius": receptive_radius(network),
+        "noise_channels": getattr(network, "noise_channels", 0),
+        "notice": notice(
+            network.scale, name, "the throw with seed {seed}" if has_dice(network) else ""
+        ),
+    }
 
 
 def halve(path: Path) -> None:

@@ -49,8 +49,10 @@ class PatchDiscriminator(nn.Module):
             raise ConfigurationError(f"channels must be 1 or 3, not {channels}.")
         if width < 1:
             raise ConfigurationError(f"width ({width}) must be positive.")
-        check_positive(width=width)
-        self.channels, self.bits = channels, bits
+        check_positive(width=width, scale=scale)
+        if not 1 <= bits <= 16:
+            raise ConfigurationError(f"bits must be between 1 and 16, not {bits}.")
+        self.channels, self.scale, self.bits = channels, scale, bits
         self.arguments = {"channels": channels, "width": width, "scale": scale, "bits": bits}
         self.bicubic = Interpolation("bicubic", scale)
         layers: list[nn.Module] = []
@@ -73,11 +75,21 @@ class PatchDiscriminator(nn.Module):
         """Turn images (N, channels, H, W) in [0, 1] and LR into logits (N, 1, H / 16, W / 16).
 
         Each patch's logit depends on 61 x 61 pixels. Sides are rounded up.
+
+        Raises:
+            ImageError: images of an impossible size, or LR images that are not theirs.
         """
         if image.ndim != 4 or image.shape[1] != self.channels or min(image.shape[2:]) < 32:
             raise ImageError(
                 f"This discriminator takes (N, {self.channels}, H, W) with H and W from 32 up, "
                 f"not {tuple(image.shape)}."
+            )
+        count, channels, height, width = image.shape
+        if lr.shape != (count, channels, height // self.scale, width // self.scale):
+            raise ImageError(
+                f"The LR images of {tuple(image.shape)} at scale {self.scale} are "
+                f"{(count, channels, height // self.scale, width // self.scale)}, "
+                f"not {tuple(lr.shape)}."
             )
         image = image + (quantise(image, self.bits) - image).detach()
         added = image - self.bicubic(lr)  # (N, channels, H, W)

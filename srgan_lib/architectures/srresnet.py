@@ -179,6 +179,9 @@ class SRResNet(nn.Module):
         torch's own random numbers are taken. With (K N, noise_channels, H, W) each image gets K
         throws, (K N, channels, scale H, scale W), the first of all images first; the layers up to
         the long skip run once for them.
+
+        Raises:
+            ImageError: LR or noise of another shape; a network without noise inputs takes no noise.
         """
         if lr.ndim != 4 or lr.shape[1] != self.channels:
             raise ImageError(
@@ -198,12 +201,12 @@ class SRResNet(nn.Module):
 
     def _noise_maps(self, lr: Tensor, noise: Tensor | None) -> list[Tensor]:
         """Return the noise as one map (K N, 1, height, width) for each noise input."""
-        if not self.noise:
-            return []
+        size = (len(lr), self.noise_channels, *lr.shape[2:])
         if noise is None:
-            size = (len(lr), self.noise_channels, *lr.shape[2:])
+            if not self.noise:
+                return []
             noise = torch.randn(size, device=lr.device, dtype=lr.dtype)
-        elif noise.shape[1:] != (self.noise_channels, *lr.shape[2:]) or len(noise) % len(lr):
+        elif noise.shape[1:] != size[1:] or not len(noise) or len(noise) % len(lr):
             raise ImageError(
                 f"The noise for LR {tuple(lr.shape)} is (K {len(lr)}, {self.noise_channels}, "
                 f"{lr.shape[2]}, {lr.shape[3]}), not {tuple(noise.shape)}."

@@ -5,14 +5,15 @@ const root = document.getElementById("try-it");
 const part = (name) => root.querySelector(`[data-part="${name}"]`);
 const [form, input, sample, drop, choice] = ["form", "file", "sample", "drop", "choice"].map(part);
 const [start, cancel, bar, status, alert] = ["start", "cancel", "bar", "status", "alert"].map(part);
-const [outcome, heading, compare, facts, download] = [
-  "outcome", "heading", "compare", "facts", "download",
+const [outcome, heading, compare, facts, again, download] = [
+  "outcome", "heading", "compare", "facts", "again", "download",
 ].map(part);
 // A smaller tile takes less memory, and more time: add ?tile=32 to the page's address.
 const tile = Number(new URLSearchParams(location.search).get("tile")) || undefined;
 
 let chosen = null; // {file, name, original}: what is to be enlarged
-let running = null; // what is being enlarged
+let running = null; // what is being enlarged: {file, name, original, model, seed}
+let shown = null; // what was enlarged last
 let worker = null;
 let addresses = []; // of the blobs that are shown
 
@@ -41,16 +42,27 @@ function run() {
     input.focus();
     return;
   }
-  running = { ...chosen, model: new FormData(form).get("model") };
-  alert.textContent = "";
   outcome.hidden = true;
+  begin({ ...chosen, model: new FormData(form).get("model"), seed: 0 });
+  cancel.focus();
+}
+
+/** Enlarge the same image again with other dice; the last result stays until the next is there. */
+function throwAgain() {
+  if (running) return;
+  begin({ ...shown, seed: shown.seed + 1 });
+  again.textContent = "Throwing the dice …";
+}
+
+function begin(what) {
+  running = what;
+  alert.textContent = "";
   status.textContent = "Starting.";
   bar.removeAttribute("value");
   bar.hidden = cancel.hidden = false;
   start.hidden = true;
-  cancel.focus();
   worker ??= makeWorker();
-  worker.postMessage({ file: running.file, model: running.model, tile });
+  worker.postMessage({ file: what.file, model: what.model, tile, seed: what.seed });
 }
 
 /** Put the page back as it was before the start. */
@@ -60,6 +72,7 @@ function stop(message) {
   status.textContent = message;
   start.hidden = false;
   bar.hidden = cancel.hidden = true;
+  again.textContent = "Throw again";
   if (focused) start.focus();
 }
 
@@ -85,10 +98,10 @@ function receive({ data }) {
   }
 }
 
-function show({ result, bicubic, height, width }) {
+function show({ result, bicubic, height, width, dice }) {
   addresses.forEach((address) => URL.revokeObjectURL(address));
   addresses = [bicubic, result].map((blob) => URL.createObjectURL(blob));
-  const { name, model, original } = running;
+  const { name, model, original, seed } = running;
   const label = { srresnet: "SRResNet", srgan: "SRGAN" }[model];
   const what = original ? "The sample" : name;
   const images = [
@@ -97,12 +110,14 @@ function show({ result, bicubic, height, width }) {
   ];
   if (original) images.push({ label: "HR", src: original, alt: "The original of the sample." });
   compare.replaceChildren(pictures(images));
-  facts.textContent = `${what}: ${width} × ${height} pixels, by ${label}.`;
+  facts.textContent = `${what}: ${width} × ${height} pixels, by ${label}${dice ? `, the throw with seed ${seed}` : ""}.`;
   download.href = addresses[1];
-  download.download = `${name.replace(/\.(png|jpe?g|dcm|dicom)$/i, "")}_x4.png`;
+  download.download = `${name.replace(/\.(png|jpe?g|dcm|dicom)$/i, "")}_x4${seed ? `_seed${seed}` : ""}.png`;
+  again.hidden = !dice;
   outcome.hidden = false;
+  shown = running;
   stop("Done.");
-  heading.focus();
+  if (document.activeElement !== again) heading.focus();
 }
 
 /** The images in the wipe, or one after the other where that is not there. */
@@ -125,6 +140,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   run();
 });
+again.addEventListener("click", throwAgain);
 cancel.addEventListener("click", () => {
   worker.terminate();
   worker = null;

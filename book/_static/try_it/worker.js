@@ -1,10 +1,12 @@
 // Enlarges one image: reads the file, runs the networks tile by tile, writes PNG.
 //
-// In:  {file, model, tile}
-// Out: {stage} or {done, of} while it works; at last {result, bicubic, height, width} or {error}
+// In:  {file, model, tile, seed}
+// Out: {stage} or {done, of} while it works; at last {result, bicubic, height, width, dice},
+//      dice: whether another seed gives another image; or {error}
 
 import { encode } from "../fast-png/fast-png.mjs";
 import * as ort from "../onnxruntime/ort.wasm.bundle.min.mjs";
+import { noiseAt } from "./noise.js";
 import { FileError, read, roundEven } from "./read.js";
 
 const here = (name) => new URL(name, import.meta.url);
@@ -62,6 +64,13 @@ function cut(image, c, { y0, x0, y1, x1 }) {
   return new ort.Tensor("float32", part, [1, 1, y1 - y0, x1 - x0]);
 }
 
+/** The noise of a tile with its surroundings: what lies there in the noise of the whole image. */
+function noiseFor(channels, { y0, x0, y1, x1 }, seed) {
+  const [height, width] = [y1 - y0, x1 - x0];
+  const noise = noiseAt(channels, y0, x0, height, width, seed);
+  return new ort.Tensor("float32", noise, [1, channels, height, width]);
+}
+
 /** Round an enlarged tile to integers and put it in its place, interleaved as PNG wants it. */
 function paste(output, image, c, tile, sr, scale) {
   const { channels, width } = image;
@@ -76,9 +85,9 @@ function paste(output, image, c, tile, sr, scale) {
   }
 }
 
-async function enlarge({ file, model, tile }) {
+async function enlarge({ file, model, tile, seed }) {
   const settings = await (await fetched(here("models/settings.json"))).json();
-  const { scale, radius, notice } = settings.models[model];
+  const { scale, radius, noise_channels: dice, notice } = settings.models[model];
   postMessage({ stage: "Reading the image." });
   const image = await read(file, settings.max_pixels, settings.max_side);
   postMessage({ stage: "Loading the network." });
@@ -91,9 +100,10 @@ async function enlarge({ file, model, tile }) {
   let done = 0;
   postMessage({ done, of });
   for (const place of list) {
+    const noise = dice ? { noise: noiseFor(dice, place, seed) } : {}; // the same in all channels
     for (let c = 0; c < channels; c++) {
       for (const [i, network] of networks.entries()) {
-        const { sr } = await network.run({ lr: cut(image, c, place) });
+        const { sr } = await network.run({ lr: cut(image, c, place), ...(i === 0 ? noise : {}) });
         paste(outputs[i], image, c, place, sr.data, scale);
         sr.dispose();
       }
@@ -102,12 +112,12 @@ async function enlarge({ file, model, tile }) {
   }
   postMessage({ stage: "Writing the PNG." });
   const [result, bicubic] = outputs.map((data, i) => {
-    const text = i === 0 ? { text: { Comment: notice } } : {};
+    const text = i === 0 ? { text: { Comment: notice.replace("{seed}", seed) } } : {};
     const [h, w] = [scale * height, scale * width];
     const png = encode({ width: w, height: h, data, depth: bits, channels, ...text });
     return new Blob([png], { type: "image/png" });
   });
-  postMessage({ result, bicubic, height: scale * height, width: scale * width });
+  postMessage({ result, bicubic, height: scale * height, width: scale * width, dice: dice > 0 });
 }
 
 addEventListener("message", async ({ data }) => {
