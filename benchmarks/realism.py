@@ -27,11 +27,11 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
-from srgan_lib.calibration import coverage, error_correlation
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from srgan_lib.architectures import Interpolation, VGGFeatures
+from srgan_lib.calibration import coverage, error_correlation
 from srgan_lib.critic import fresh_critic_auc
 from srgan_lib.datasets import open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise

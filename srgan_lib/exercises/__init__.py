@@ -33,7 +33,6 @@ from srgan_lib.exercises.evaluation import (
     check_erase,
     check_interval_over_images,
     check_lattice_measure,
-    check_other_distance,
     check_spectral_distance,
 )
 from srgan_lib.exercises.family_tree import (
@@ -82,7 +81,6 @@ __all__ = [
     "check_least_absolute_error",
     "check_middle_weights",
     "check_no_mask",
-    "check_other_distance",
     "check_penalised_loss",
     "check_psnr_change",
     "check_psnr_without",

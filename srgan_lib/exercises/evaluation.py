@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srgan_lib.architectures import VGGFeatures
 from srgan_lib.consistency import measured_part, open_part
 from srgan_lib.degradation import degrade, quantise, resize
 from srgan_lib.exercises.teacher import Hint, call, graded, judge, number, numbers, tensor
-from srgan_lib.metrics import feature_distance, radial_power
+from srgan_lib.metrics import radial_power
 from srgan_lib.results import mean_over_patients
 
 
@@ -114,40 +113,8 @@ def check_spectral_distance(spectral_distance: Callable) -> None:
 
 
 @graded
-def check_other_distance(other_distance: Callable) -> None:
-    """Exercise 4: the feature distance at the layer that SRGAN practised."""
-    hr = torch.rand(1, 32, 32)
-    sr = resize(resize(hr, (8, 8)), (32, 32)).clamp(0, 1)
-    vgg = VGGFeatures("relu2_2")
-    deep = VGGFeatures("relu3_3")
-    first = VGGFeatures("relu1_2")
-    judge(
-        number(call(other_distance, sr.clone(), hr.clone())),
-        feature_distance(sr, hr, vgg),
-        [
-            (
-                feature_distance(sr, hr, deep),
-                "That is relu3_3, the layer that marks all methods above. Ask relu2_2.",
-            ),
-            (feature_distance(sr, hr, first), "That is relu1_2. Ask relu2_2."),
-            (
-                feature_distance(hr, sr, vgg),
-                "SR and HR are exchanged: the distance is relative to the features of HR.",
-            ),
-            (
-                (vgg(sr[None]) - vgg(hr[None])).square().mean().item(),
-                "That is the MSE of the features; the feature distance is its *share* of the "
-                "squared features.",
-            ),
-            ((sr - hr).square().mean().item(), "That is the MSE of the pixels."),
-        ],
-        'feature_distance from srgan_lib.metrics, with VGGFeatures("relu2_2") as its examiner.',
-    )
-
-
-@graded
 def check_lattice_measure(lattice_measure: Callable) -> None:
-    """Exercise 5: a measure of a lattice that no modulation of its amplitude fools."""
+    """Exercise 4: a measure of a lattice that no modulation of its amplitude fools."""
     grounds = _grounds()
     plain = {
         name: number(call(lattice_measure, image.clone()[None])) for name, image in grounds.items()
