@@ -1,5 +1,7 @@
 """Publish a finished run: half-precision weights into the package, its record into results/.
 
+Of the discriminators only the reference SRGAN's is shipped, for fine-tuning.
+
 Usage: python .ci/publish_run.py runs/srresnet srresnet
 """
 
@@ -21,7 +23,7 @@ def main(folder: Path, name: str) -> None:
     generator = build_generator(recipe)
     load_weights(generator, folder / "generator.safetensors")
     written = [_halve(generator, name)]
-    if recipe.discriminator is not None:
+    if name == "srgan":
         discriminator = build_discriminator(recipe)
         load_weights(discriminator, folder / "discriminator.safetensors")
         written.append(_halve(discriminator, f"{name}_discriminator"))

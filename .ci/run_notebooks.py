@@ -30,7 +30,9 @@ def front_page_wipe(notebook: nbformat.NotebookNode) -> dict[Path, bytes]:
     """Return the PNGs that the cell of the wipe stores, by the files that the front page shows."""
     pattern = r'src="data:image/png;base64,([^"]+)"><figcaption>([^<]+)</figcaption>'
     return {
-        FRONT_PAGE.with_name(f"front_page_{name.lower()}.png"): base64.b64decode(data)
+        FRONT_PAGE.with_name(f"front_page_{name.lower().replace(' ', '_')}.png"): base64.b64decode(
+            data
+        )
         for cell in notebook.cells
         if cell.get("id") == WIPE_CELL
         for output in cell.outputs

@@ -2,34 +2,48 @@
 
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
-First the networks of ``recipes/lab.yaml`` are trained, one for each adversarial weight and, for one
-of the weights, two more with other seeds; those that are finished in the folder are taken as they
-are. Then everything is measured on the test part of covid19-hannover, on the first image of each
-of its 14 patients: findings and false alarms in the middle 384 x 384 pixels, all else on the whole
-image.
+First the networks of ``recipes/lab.yaml`` are trained, three seeds for each adversarial pull; those
+that are finished in the folder are taken as they are. Then everything is measured on the test part
+of covid19-hannover, on the first image of each of its 14 patients. What the output file already
+holds of a network whose weights are the same, by the same protocol, is kept.
+
+Three regions are measured, and no others:
+
+- the *image*, all of it: ``measures``, ``shift``;
+- its *middle*, 384 x 384 pixels: the places of findings and of false alarms lie in it, and
+  ``throws`` judges deviation and means there;
+- the *window* of 128 x 128 pixels around a place, which is cut out before it is degraded:
+  ``findings``, ``thrown_findings`` and ``thrown_alarms``.
 
 The parts of the file, each value for each patient, in the order of ``data``:
 
 - ``thresholds``: the contrast that the detector of :mod:`srgan_lib.findings` must see. It is set on
   HR images of the validation part, without findings, so that 5 % of places give a false alarm.
-- ``findings``: of ``places`` places, in how many a finding survives and moves (it fades in the
-  others), and the mean contrast recovered: the difference that it makes to the fit in its own
-  place, over its contrast.
-- ``false_alarms``: on images without findings, the share of ``quiet_places`` with a false alarm.
-- ``before``, ``projected``: measures by the library's protocol, and how much of HR's fine detail is
-  explained and how alike the two are (:func:`srgan_lib.consistency.explained_detail`), before and
-  after projection onto LR.
-- ``interpolated``: the same for networks between SRResNet and SRGAN.
-- ``uncertainty``: does the spread of several answers lie where the error is? Those of three runs
-  that differ in the seed, and those of SRGAN to an image in eight positions.
+- ``findings``: a row for each method, kind, size and contrast: in how many of ``places`` places the
+  finding survives and moves (it fades in the others), and the contrast recovered, the difference
+  that it makes to the fit in its own place, over its contrast.
+- ``alarms``: a row for each method, kind and size: the share of ``quiet_places`` places of an image
+  without findings at which the detector sees one.
+- ``measures``: by the library's protocol, and how much of HR's fine detail is explained and how
+  alike the two are (:func:`srgan_lib.consistency.explained_detail`), before and after projection
+  onto LR.
+- ``thrown_findings``: as ``findings``, but in how many of ``throws`` throws of the SRGAN.
+- ``thrown_alarms``: in how many throws of the same windows without the finding the detector sees
+  one all the same, and whether it does in HR and in SRResNet's image.
+- ``throws``: of the middle: does the throws' deviation lie where the error of their mean is, how
+  many pixels does their interval of 90 % hold, and what do means of more and more throws gain and
+  lose?
+- ``uncertainty``: the same for the lab's three seeds of one pull, on the middle.
 - ``shift``: other degradations of LR, and another anatomy.
 """
 
 import argparse
 import hashlib
 import io
+import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +54,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures import Interpolation, VGGFeatures
-from srgan_lib.averaging import interpolate_networks
+from srgan_lib.calibration import coverage
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.consistency import explained_detail, project
+from srgan_lib.crops import CropSampler
 from srgan_lib.datasets import Dataset, open_dataset
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.errors import SRGANError
@@ -51,32 +66,33 @@ from srgan_lib.findings import Finding, fate, implant, match
 from srgan_lib.hardware import describe_hardware
 from srgan_lib.images import to_pixels
 from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr
+from srgan_lib.noise import noise_at
 from srgan_lib.pretrained import load_network, weights_path
 from srgan_lib.recipes import Recipe, read_recipe
 from srgan_lib.results import write_results
 from srgan_lib.runs import train
-from srgan_lib.uncertainty import ensemble, flips, in_squares, rank_correlation, sparsification
+from srgan_lib.training import AdversarialStage
+from srgan_lib.uncertainty import ensemble, in_squares, rank_correlation, sparsification
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = {  # adversarial weight and seed of each of the lab's networks
-    "adversarial_0": (0.0, 0),
-    "adversarial_0.02": (0.02, 0),
-    "adversarial_0.08": (0.08, 0),
-    "adversarial_0.32": (0.32, 0),
-    "adversarial_0.08_seed_1": (0.08, 1),
-    "adversarial_0.08_seed_2": (0.08, 2),
-}
-SEEDS = ("adversarial_0.08", "adversarial_0.08_seed_1", "adversarial_0.08_seed_2")  # the ensemble
+PULLS = (0.0, 0.25, 1.0, 4.0)  # the adversarial loss's, over that of content and perceptual loss
+SEEDS = (0, 1, 2)
+RUNS = {f"pull_{pull:g}_seed_{seed}": (pull, seed) for pull in PULLS for seed in SEEDS}
+ENSEMBLE = tuple(f"pull_1_seed_{seed}" for seed in SEEDS)
 SIZES = {"nodule": (4, 8, 16), "line": (1, 2, 4), "catheter": (4, 8, 12), "texture": (4, 8, 16)}
 CONTRASTS = (0.03, 0.06, 0.12)
-REGION = 128  # side of the region that holds a finding
-SIDE = 384  # of the middle of each image, where findings and false alarms are measured
+LAB_CONTRASTS = (0.06,)
+THROWS = 32
+REGION = 128  # side of the window around a place
+SIDE = 384  # of the middle of each image
 PLACES = 1  # in each image, for findings
-QUIET_PLACES = 12  # in each image, for false alarms
+QUIET_PLACES = 24  # in each image, for false alarms
+THRESHOLD_PLACES = 60  # in each validation image
 FALSE_ALARMS = 0.05
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of SRGAN in networks between SRResNet and SRGAN
+MEANS = (1, 2, 4, 8, 32)  # throws in a mean
 SQUARE = 16  # side of the squares that uncertainty is averaged in
 STEPS = 20
+PULL_BATCHES = 16
 
 
 def lab_recipes() -> dict[str, Recipe]:
@@ -84,10 +100,39 @@ def lab_recipes() -> dict[str, Recipe]:
     recipe = read_recipe(ROOT / "recipes" / "lab.yaml")
     assert recipe.loss is not None
     recipes = {}
-    for name, (weight, seed) in RUNS.items():
+    for name, (pull, seed) in RUNS.items():
+        weight = pull * recipe.loss.adversarial_weight
         loss = recipe.loss.model_copy(update={"adversarial_weight": weight})
         recipes[name] = recipe.model_copy(update={"loss": loss, "seed": seed})
     return recipes
+
+
+def measure_pull(stage: AdversarialStage, sampler: CropSampler, batch_size: int) -> float:
+    """Return how hard the adversarial loss pulls at SR, over content and perceptual loss together.
+
+    A pull is the length of a weighted loss's gradient with respect to SR, the mean of some batches.
+    The perceptual loss counts as it does on the mean of all steps. LR consistency counts for
+    neither side: it holds SR to LR, whoever pulls.
+
+    Args:
+        stage: networks without dice, after the discriminator's warm-up.
+        sampler: serves the crops.
+        batch_size: crops in a batch.
+    """
+    loss, judge = stage.loss, stage.discriminator.plain
+    adversarial = others = 0.0
+    for _ in range(PULL_BATCHES):
+        lr, hr = sampler.batch(batch_size)
+        with torch.no_grad():
+            sr, logits_hr = stage.generator.plain(lr), judge(hr, lr)
+        sr.requires_grad_(True)
+        terms = loss(sr, hr, judge(sr, lr), logits_hr, lr=lr)
+        images = loss.content_weight * terms.content
+        images = images + loss.perceptual_weight / loss.perceptual_every * terms.perceptual
+        for_sr = torch.autograd.grad(images, sr, retain_graph=True)[0]
+        against = torch.autograd.grad(loss.adversarial_weight * terms.adversarial, sr)[0]
+        others, adversarial = others + float(for_sr.norm()), adversarial + float(against.norm())
+    return adversarial / others
 
 
 def first_images(split: str) -> tuple[Dataset, list[int]]:
@@ -154,10 +199,9 @@ def find_thresholds(images: Sequence[Tensor]) -> dict[str, dict[str, float]]:
         kind: {str(size): [] for size in sizes} for kind, sizes in SIZES.items()
     }
     for number, hr in enumerate(tqdm(images, desc="thresholds", unit="image")):
-        for region, angle in regions(middle(hr), 1000 + number, QUIET_PLACES):
-            for kind, sizes in SIZES.items():
-                for size in sizes:
-                    seen[kind][str(size)].append(strongest(region, kind, size, angle))
+        for region, angle in regions(middle(hr), 1000 + number, THRESHOLD_PLACES):
+            for kind, size in kinds_and_sizes():
+                seen[kind][str(size)].append(strongest(region, kind, size, angle))
     return {
         kind: {
             size: float(torch.tensor(values).quantile(1 - FALSE_ALARMS))
@@ -167,70 +211,160 @@ def find_thresholds(images: Sequence[Tensor]) -> dict[str, dict[str, float]]:
     }
 
 
+def kinds_and_sizes() -> Iterator[tuple[str, int]]:
+    """Yield each kind of finding in each of its sizes."""
+    for kind, sizes in SIZES.items():
+        for size in sizes:
+            yield kind, size
+
+
+Rows = dict[tuple, dict[str, Any]]
+"""One patient's rows of a table, by what they are of: kind, size and perhaps contrast."""
+
+
 def implant_and_find(
     method: Callable[[Tensor], Tensor],
     hr: Tensor,
     number: int,
     thresholds: dict[str, dict[str, float]],
-) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """Measure what becomes of findings in one image.
+    contrasts: Sequence[float] = CONTRASTS,
+) -> Rows:
+    """Measure what becomes of findings in the middle of one image.
 
     Args:
         method: makes SR images (N, 1, H, W) from HR images of that shape.
-        hr: the image.
+        hr: the middle of an image.
         number: of the image, from 0; seeds the places.
         thresholds: of :func:`find_thresholds`.
+        contrasts: of the findings.
 
     Returns:
         By kind, size and contrast: how many findings survive and move, and the share of their
         contrast that was recovered.
     """
-    result: dict[str, Any] = {
-        kind: {str(size): {} for size in sizes} for kind, sizes in SIZES.items()
-    }
+    result: Rows = {}
     chosen = list(regions(hr, number, PLACES))
     without = method(torch.stack([region for region, _ in chosen]))
-    for kind, sizes in SIZES.items():
-        for size in sizes:
-            findings = [
-                [a_finding(kind, size, c, angle, seed) for seed, (_, angle) in enumerate(chosen)]
-                for c in CONTRASTS
-            ]
-            batch = [
-                quantise(implant(region, finding)[0])
-                for row in findings
-                for finding, (region, _) in zip(row, chosen, strict=True)
-            ]
-            images = method(torch.stack(batch)).unflatten(0, (len(CONTRASTS), PLACES))
-            for contrast, row, found in zip(CONTRASTS, findings, images, strict=True):
-                fates, recovered = [], 0.0
-                for finding, image, before in zip(row, found, without, strict=True):
-                    fits = match(image, finding)
-                    fates.append(fate(fits, finding, thresholds[kind][str(size)]))
-                    change = fits - match(before, finding)
-                    recovered += float(change[change.shape[0] // 2, change.shape[1] // 2])
-                result[kind][str(size)][str(contrast)] = {
-                    "survives": fates.count("survives"),
-                    "moves": fates.count("moves"),
-                    "recovered": round(recovered / PLACES / contrast, 4),
-                }
+    for kind, size in kinds_and_sizes():
+        findings = [
+            [a_finding(kind, size, c, angle, seed) for seed, (_, angle) in enumerate(chosen)]
+            for c in contrasts
+        ]
+        batch = [
+            quantise(implant(region, finding)[0])
+            for row in findings
+            for finding, (region, _) in zip(row, chosen, strict=True)
+        ]
+        images = method(torch.stack(batch)).unflatten(0, (len(contrasts), PLACES))
+        for contrast, row, found in zip(contrasts, findings, images, strict=True):
+            fates, recovered = [], 0.0
+            for finding, image, before in zip(row, found, without, strict=True):
+                fits = match(image, finding)
+                fates.append(fate(fits, finding, thresholds[kind][str(size)]))
+                change = fits - match(before, finding)
+                recovered += float(change[change.shape[0] // 2, change.shape[1] // 2])
+            result[kind, size, contrast] = {
+                "survives": fates.count("survives"),
+                "moves": fates.count("moves"),
+                "recovered": round(recovered / PLACES / contrast, 4),
+            }
     return result
 
 
 def false_alarms(
     sr: Tensor, hr: Tensor, number: int, thresholds: dict[str, dict[str, float]]
-) -> dict[str, dict[str, float]]:
+) -> Rows:
     """Return the share of places, in an image without findings, where the detector sees one."""
-    result: dict[str, dict[str, float]] = {kind: {} for kind in SIZES}
     chosen = places(hr, QUIET_PLACES, 1000 + number)
-    for kind, sizes in SIZES.items():
-        for size in sizes:
-            alarms = 0
-            for top, left, angle in chosen:
-                region = sr[:, top : top + REGION, left : left + REGION]
-                alarms += strongest(region, kind, size, angle) >= thresholds[kind][str(size)]
-            result[kind][str(size)] = alarms / QUIET_PLACES
+    result: Rows = {}
+    for kind, size in kinds_and_sizes():
+        alarms = 0
+        for top, left, angle in chosen:
+            region = sr[:, top : top + REGION, left : left + REGION]
+            alarms += strongest(region, kind, size, angle) >= thresholds[kind][str(size)]
+        result[kind, size] = {"share": round(alarms / QUIET_PLACES, 5)}
     return result
+
+
+# The SRGAN's dice
+
+
+@lru_cache(maxsize=4)
+def dice(channels: int, height: int, width: int) -> Tensor:
+    """Return the noise of all throws, that of :func:`srgan_lib.evaluation.throws`."""
+    return torch.stack([noise_at(channels, 0, 0, height, width, seed) for seed in range(THROWS)])
+
+
+def throw(network: nn.Module, lr: Tensor) -> Tensor:
+    """Return what :func:`srgan_lib.evaluation.throws` returns, (throws, 1, H, W), in less time.
+
+    Eight throws at a time go through the layers before the first noise input as one.
+    """
+    noise = dice(network.noise_channels, *lr.shape[-2:])
+    with torch.no_grad():
+        return torch.cat([quantise(network(lr[None], part)) for part in noise.split(8)])
+
+
+def throw_findings(
+    network: nn.Module,
+    images: Sequence[Tensor],
+    thresholds: dict[str, dict[str, float]],
+    smooth: nn.Module,
+) -> dict[str, list[dict[str, Any]]]:
+    """Count in how many throws a finding survives, and in how many one appears unasked.
+
+    Args:
+        network: a generator with noise inputs.
+        images: whole HR images.
+        thresholds: of :func:`find_thresholds`.
+        smooth: a generator without dice, to compare false alarms with.
+
+    Returns:
+        The tables ``thrown_findings`` and ``thrown_alarms``.
+    """
+    found, alarms = [], []
+    for number, hr in enumerate(tqdm(images, desc="throws", unit="image")):
+        ((region, angle),) = regions(middle(hr), number, 1)
+        lr = degrade(region)
+        without, answer = throw(network, lr), super_resolve(smooth, lr)
+        rows: Rows = {}
+        quiet: Rows = {}
+        for kind, size in kinds_and_sizes():
+            threshold, finding = thresholds[kind][str(size)], a_finding(kind, size, 1.0, angle)
+            quiet[kind, size] = {
+                "throws": int((match(without, finding).amax((-2, -1)) >= threshold).sum()),
+                "hr": int(strongest(region, kind, size, angle) >= threshold),
+                "srresnet": int(strongest(answer, kind, size, angle) >= threshold),
+            }
+            for contrast in CONTRASTS:
+                finding = a_finding(kind, size, contrast, angle)
+                thrown = throw(network, degrade(quantise(implant(region, finding)[0])))
+                fates = [fate(fits, finding, threshold) for fits in match(thrown, finding)]
+                rows[kind, size, contrast] = {
+                    "survives": fates.count("survives"),
+                    "moves": fates.count("moves"),
+                }
+        found.append(rows)
+        alarms.append(quiet)
+    return {"thrown_findings": table(found), "thrown_alarms": table(alarms)}
+
+
+def judge_throws(
+    network: nn.Module, images: Sequence[Tensor], features: VGGFeatures
+) -> dict[str, Any]:
+    """Judge the throws of the middle of each image: their deviation, interval and means."""
+    seen = []
+    for hr in tqdm(map(middle, images), desc="deviation", unit="image", total=len(images)):
+        lr = degrade(hr)
+        thrown = throw(network, lr)
+        spread, mean = thrown.std(dim=0), thrown.mean(dim=0)
+        means = {str(count): quantise(thrown[:count].mean(dim=0)) for count in MEANS}
+        seen.append(
+            judge(spread, (mean - hr).abs())
+            | {"coverage": coverage(thrown, hr)}
+            | {"means": {k: compare(sr, hr, lr, features) for k, sr in means.items()}}
+        )
+    return together(seen)
 
 
 # What is done to LR before a network sees it
@@ -266,12 +400,15 @@ SHIFTS = {
 }
 
 
-def compare(sr: Tensor, hr: Tensor, lr: Tensor, features: VGGFeatures) -> dict[str, float]:
-    """Return the measures that consistency and shift are judged by."""
+def compare(
+    sr: Tensor, hr: Tensor, lr: Tensor, features: VGGFeatures | None = None
+) -> dict[str, float]:
+    """Return the measures of an SR image; the feature distance, which costs most, if asked for."""
     explained, correlation = explained_detail(sr, hr)
+    distance = {} if features is None else {"feature_distance": feature_distance(sr, hr, features)}
     return {
         "psnr": psnr(sr, hr),
-        "feature_distance": feature_distance(sr, hr, features),
+        **distance,
         "lr_consistency": min(lr_consistency(sr, lr), 99.0),  # JSON knows no infinity
         "detail": detail_energy(sr) / detail_energy(hr),
         "explained": explained,
@@ -308,44 +445,71 @@ Method = Callable[[Tensor], Tensor]
 
 
 def enlarge(network: nn.Module) -> Method:
-    """Return a network as a method."""
+    """Return a network as a method; of one with dice the throw with seed 0."""
 
     def method(lr: Tensor) -> Tensor:
-        with torch.no_grad():
-            return quantise(network.eval()(lr))
+        return torch.stack([super_resolve(network, image) for image in lr])
 
     return method
+
+
+def table(rows: Sequence[Rows], **same: Any) -> list[dict[str, Any]]:
+    """Turn each patient's rows into one table, whose values are lists over the patients.
+
+    Args:
+        rows: for each patient.
+        same: columns with one value in all rows.
+    """
+    names = ("kind", "size", "contrast")
+    return [
+        {**same, **dict(zip(names, key, strict=False))}
+        | {column: [patient[key][column] for patient in rows] for column in rows[0][key]}
+        for key in rows[0]
+    ]
 
 
 def measure_method(
     method: Method | None,
     images: Sequence[Tensor],
     thresholds: dict[str, dict[str, float]],
-    features: VGGFeatures,
-    name: str = "",
+    features: VGGFeatures | None,
+    name: str,
+    contrasts: Sequence[float] = CONTRASTS,
 ) -> dict[str, Any]:
-    """Measure a method, or HR itself for None, on images without findings and with them."""
-    seen: list[dict[str, Any]] = []
+    """Measure a method, or HR itself for None, on images without findings and with them.
+
+    Returns:
+        Its rows of ``findings`` and ``alarms``, and its ``measures``: without features only those
+        before projection.
+    """
+    found, alarms, measures = [], [], []
     for number, hr in enumerate(tqdm(images, desc=name, unit="image")):
         lr = degrade(hr)
         sr = hr if method is None else method(lr[None])[0]
-        found = implant_and_find(
-            lambda batch: batch if method is None else method(degrade(batch)),
-            middle(hr),
-            number,
-            thresholds,
+        found.append(
+            implant_and_find(
+                lambda batch: batch if method is None else method(degrade(batch)),
+                middle(hr),
+                number,
+                thresholds,
+                contrasts,
+            )
         )
-        alarms = false_alarms(middle(sr), middle(hr), number, thresholds)
-        result: dict[str, Any] = {"findings": found, "false_alarms": alarms}
+        alarms.append(false_alarms(middle(sr), middle(hr), number, thresholds))
         if method is not None:
-            result["before"] = compare(sr, hr, lr, features)
-            result["projected"] = compare(quantise(project(sr, lr)), hr, lr, features)
-        seen.append(result)
-    return together(seen)
+            result = {"before": compare(sr, hr, lr, features)}
+            if features is not None:
+                result["projected"] = compare(quantise(project(sr, lr)), hr, lr, features)
+            measures.append(result)
+    return {
+        "findings": table(found, method=name),
+        "alarms": table(alarms, method=name),
+        "measures": together(measures) if measures else {},
+    }
 
 
 def middle(hr: Tensor, side: int = SIDE) -> Tensor:
-    """Return the middle of an image, where findings and false alarms are measured."""
+    """Return the middle of an image."""
     top, left = ((size - side) // 2 for size in hr.shape[-2:])
     return hr[:, top : top + side, left : left + side]
 
@@ -353,47 +517,37 @@ def middle(hr: Tensor, side: int = SIDE) -> Tensor:
 def measure_uncertainty(
     answers: Callable[[Tensor], tuple[Tensor, Tensor]], images: Sequence[Tensor], name: str = ""
 ) -> dict[str, Any]:
-    """Measure an ensemble: the error is that of its mean."""
+    """Measure an ensemble on the middle of each image: the error is that of its mean."""
     seen = []
-    for hr in tqdm(images, desc=name, unit="image"):
+    for hr in tqdm(map(middle, images), desc=name, unit="image", total=len(images)):
         mean, spread = answers(degrade(hr))
         seen.append(judge(spread, (mean - hr).abs()))
     return together(seen)
 
 
-def measure_shifts(
-    network: nn.Module, images: Sequence[Tensor], features: VGGFeatures, name: str = ""
-) -> dict[str, Any]:
+def measure_shifts(network: nn.Module, images: Sequence[Tensor], name: str = "") -> dict[str, Any]:
     """Measure a network on LR images that were made otherwise than those that it learned from."""
     seen = []
     for hr in tqdm(images, desc=name, unit="image"):
         result = {}
         for shift, change in SHIFTS.items():
             lr = change(degrade(hr))
-            result[shift] = compare(super_resolve(network, lr), hr, lr, features)
+            result[shift] = compare(super_resolve(network, lr), hr, lr)
         seen.append(result)
     return together(seen)
-
-
-def measure_interpolations(
-    images: Sequence[Tensor], features: VGGFeatures
-) -> dict[str, dict[str, list[float]]]:
-    """Measure the networks between SRResNet and SRGAN, by the share of the second."""
-    ends = [load_network(name) for name in ("srresnet", "srgan")]
-    result = {}
-    for share in SHARES:
-        network = interpolate_networks(*ends, share)
-        seen = []
-        for hr in images:
-            lr = degrade(hr)
-            seen.append(compare(super_resolve(network, lr), hr, lr, features))
-        result[str(share)] = together(seen)
-    return result
 
 
 def sha256(path: Path) -> str:
     """Return a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def kept(old: Mapping[str, Any], results: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Return whether a file holds these methods' numbers: same protocol, data and weights."""
+    return all(old.get(part) == results[part] for part in ("protocol", "data", "thresholds")) and (
+        all(name in old["weights_sha256"] for name in names)
+        and all(old["weights_sha256"][n] == results["weights_sha256"][n] for n in names)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -402,40 +556,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="holds the run folders of the lab's networks")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the numbers")
     chosen = parser.parse_args(arguments)
-    files = {name: weights_path(name) for name in ("srresnet", "srgan")}
+    files: dict[str, Path | None] = {"HR": None, "bicubic": None}
+    files |= {name: weights_path(name) for name in ("srresnet", "srgan")}
     for name, recipe in lab_recipes().items():
         train(recipe, chosen.folder / name, device=torch.device("cpu"))
         files[name] = half(chosen.folder / name / "generator.safetensors")
-    networks = {
-        "bicubic": Interpolation("bicubic"),
-        **{n: load_network(f) for n, f in files.items()},
-    }
+    networks = {name: load_network(file) for name, file in files.items() if file is not None}
+    networks["bicubic"] = Interpolation("bicubic")
     features = VGGFeatures("relu3_3")
     dataset, numbers = first_images("test")
     images = [read_hr(dataset, number) for number in numbers]
     other, others = first_images("validation")
-    thresholds = find_thresholds([read_hr(other, number) for number in others])
 
-    methods: dict[str, Method | None] = {"HR": None}
-    methods |= {name: enlarge(net) for name, net in networks.items()}
-    ensembles = {
-        "seeds": lambda lr: ensemble([networks[name] for name in SEEDS], lr),
-        "flips": lambda lr: flips(networks["srgan"], lr),
-    }
-    sample = open_dataset("sample", width=640)
-    elsewhere = {
-        "test": images,
-        "chest RG1": [read_hr(sample, 0)],
-        "extremity RG3": [read_hr(sample, 1)],
-    }
-    results = {
+    results: dict[str, Any] = {
         "protocol": {
-            "measured": "whole images; findings and false alarms in their middle",
-            "region": REGION,
-            "side": SIDE,
+            "image": "measures, shift",
+            "middle": SIDE,
+            "window": REGION,
             "places": PLACES,
             "quiet_places": QUIET_PLACES,
+            "threshold_places": THRESHOLD_PLACES,
             "false_alarms": FALSE_ALARMS,
+            "throws": THROWS,
             "square": SQUARE,
             "steps": STEPS,
         },
@@ -444,24 +586,63 @@ def main(arguments: Sequence[str] | None = None) -> None:
             {"name": record.name, "patient": record.patient, "sha256": sha256(record.path)}
             for record in (dataset.records[number] for number in numbers)
         ],
-        "weights_sha256": {name: sha256(path) for name, path in files.items()},
-        "thresholds": thresholds,
-        "methods": {
-            name: measure_method(method, images, thresholds, features, name)
-            for name, method in methods.items()
-        },
-        "interpolated": measure_interpolations(images, features),
-        "uncertainty": {
-            name: measure_uncertainty(answers, images, name) for name, answers in ensembles.items()
-        },
-        "shift": {
-            name: {
-                where: measure_shifts(networks[name], crops, features, f"{name}, {where}")
+        "weights_sha256": {n: None if f is None else sha256(f) for n, f in files.items()},
+        "thresholds": find_thresholds([read_hr(other, number) for number in others]),
+        "findings": [],
+        "alarms": [],
+        "measures": {},
+    }
+    thresholds = results["thresholds"]
+    old = json.loads(chosen.out.read_text(encoding="utf-8")) if chosen.out.exists() else {}
+    for name in files:
+        if kept(old, results, [name]):
+            part = {
+                rows: [row for row in old[rows] if row["method"] == name]
+                for rows in ("findings", "alarms")
+            } | {"measures": old["measures"].get(name, {})}
+        else:
+            lab = name in RUNS
+            part = measure_method(
+                None if name == "HR" else enlarge(networks[name]),
+                images,
+                thresholds,
+                None if lab else features,
+                name,
+                LAB_CONTRASTS if lab else CONTRASTS,
+            )
+        results["findings"] += part["findings"]
+        results["alarms"] += part["alarms"]
+        if part["measures"]:
+            results["measures"][name] = part["measures"]
+
+    if kept(old, results, ["srgan", "srresnet"]):
+        results |= {part: old[part] for part in ("thrown_findings", "thrown_alarms", "throws")}
+    else:
+        results |= throw_findings(networks["srgan"], images, thresholds, networks["srresnet"])
+        results["throws"] = judge_throws(networks["srgan"], images, features)
+    if kept(old, results, ENSEMBLE):
+        results["uncertainty"] = old["uncertainty"]
+    else:
+        seeds = [networks[name] for name in ENSEMBLE]
+        results["uncertainty"] = measure_uncertainty(
+            lambda lr: ensemble(seeds, lr), images, "seeds"
+        )
+    sample = open_dataset("sample", width=640)
+    elsewhere = {
+        "test": images,
+        "chest RG1": [read_hr(sample, 0)],
+        "extremity RG3": [read_hr(sample, 1)],
+    }
+    results["shift"] = {}
+    for name in ("bicubic", "srresnet", "srgan"):
+        results["shift"][name] = (
+            old["shift"][name]
+            if kept(old, results, [name])
+            else {
+                where: measure_shifts(networks[name], crops, f"{name}, {where}")
                 for where, crops in elsewhere.items()
             }
-            for name in ("bicubic", "srresnet", "srgan")
-        },
-    }
+        )
     write_results(results, chosen.out)
 
 

@@ -159,13 +159,14 @@ def match(image: Tensor, finding: Finding, reach: int = REACH) -> Tensor:
     matched filter for it: slow changes of brightness don't count. It is linear in the image.
 
     Args:
-        image: float tensor (1, H, W).
+        image: float tensor (1, H, W), or several of them, (N, 1, H, W).
         finding: what to look for and where; its contrast gives only the sign.
         reach: the largest offset in rows and columns, in HR pixels.
 
     Returns:
-        Float tensor (2 reach + 1, 2 reach + 1): the contrast at each offset as a fraction of full
-        range, positive for a shape like the finding's; the middle is its own place.
+        Float tensor (2 reach + 1, 2 reach + 1), or N of them: the contrast at each offset as a
+        fraction of full range, positive for a shape like the finding's; the middle is its own
+        place.
 
     Raises:
         ImageError: the windows leave the image.
@@ -192,8 +193,8 @@ def match(image: Tensor, finding: Finding, reach: int = REACH) -> Tensor:
     weights = weights - weights.mean()  # what little of the shape the window cuts off
     weights = weights / (weights * shape[1:-1, 1:-1]).sum()
     rows, columns = (slice(start - reach, start + side + reach) for start in (top, left))
-    around = image[None, :1, rows, columns].double()
-    return F.conv2d(around, weights[None, None])[0, 0].float()
+    around = image[..., :1, rows, columns].double()
+    return F.conv2d(around, weights[None, None]).squeeze(-3).float()
 
 
 def fate(contrasts: Tensor, finding: Finding, threshold: float) -> str:

@@ -6,7 +6,6 @@ as they are. Colour images are measured on luma, BT.601 in studio range (16 to 2
 tables do; the two kinds of number must not be compared.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -214,51 +213,6 @@ def detail_energy(image: Tensor, above: float = 0.5) -> float:
     """
     power, radius = spectrum(image)
     return float(power[radius > above].sum())
-
-
-def lattice_ratios(images: Tensor, scale: int = 4, tile: int = 96) -> Tensor:
-    """Return how far images stand out at each frequency of the generator's grid.
-
-    A pattern that repeats every ``scale`` pixels has all of its energy at multiples of 1 / scale.
-    The power there (3 x 3 frequencies, for the window's width) is divided by what the power
-    around it lets expect, in the same rows and columns: natural images have more of it along
-    the axes. The spectrum is averaged over all images, and over tiles that overlap by half, each
-    under a Hann window (Welch 1967), so that a lattice counts as much as the eye meets it:
-    locally.
-
-    Args:
-        images: float tensor (N, C, H, W), at least 6 x 6 cells of ``scale`` pixels a side.
-        scale: the generator's.
-        tile: side of a tile, in pixels; smaller where the images are.
-
-    Returns:
-        (scale^2 - 1,) ratios, differentiable.
-
-    Raises:
-        ImageError: images that are too small.
-    """
-    side = min(tile, *images.shape[-2:]) // scale * scale
-    if side < 6 * scale:
-        least = f"{6 * scale} x {6 * scale}"
-        raise ImageError(f"A lattice needs {least} pixels, not {tuple(images.shape[-2:])}.")
-    tiles = images.unfold(-2, side, side // 2).unfold(-2, side, side // 2)
-    tiles = tiles - tiles.mean(dim=(-2, -1), keepdim=True)
-    window = torch.hann_window(side, dtype=tiles.dtype, device=tiles.device)
-    waves = torch.fft.fft2(tiles * window[:, None] * window / window.square().sum())
-    power = waves.abs().square().flatten(0, -3).mean(dim=0)  # (side, side)
-    power = power + 1e-10  # flat images have no lattice
-    reach = max(3, side // 16)
-    offset = torch.arange(-reach, reach + 1, device=power.device)
-    near, far = offset.abs() <= 1, offset.abs() > 2
-    ratios = []
-    for ky, kx in itertools.product(range(scale), repeat=2):
-        if (ky, kx) != (0, 0):
-            rows, columns = ((k * side // scale + offset) % side for k in (ky, kx))
-            around = power[rows][:, columns]
-            found = around[near][:, near].mean()
-            expected = around[near][:, far].mean() * around[far][:, near].mean()
-            ratios.append(found * around[far][:, far].mean() / expected)
-    return torch.stack(ratios)
 
 
 def spectrum(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,8 @@ PRETRAINED = (
     *TRAINED,
     "srresnet_paper",
     "srgan_discriminator",
-    "srgan_unvaried",
+    "srgan_paper",
+    "srgan_no_dice",
 )
 """Names of the weights inside this package; ``recipes/`` holds the recipe of each run."""
 

@@ -272,6 +272,10 @@ def gained(network: nn.Module, image: torch.Tensor, finding: Finding) -> torch.T
     return fitted(network, planted(image, finding), finding) - fitted(network, image, finding)
 
 
+def lied(throw: torch.Tensor, lr: torch.Tensor, finding: Finding) -> torch.Tensor:
+    return quantise(project(implant(throw, finding)[0], lr))
+
+
 def moved(
     measure: Callable[[Finding], float], finding: Finding, halves: range, axis: str = "row"
 ) -> list[float]:
@@ -534,7 +538,53 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda mine, other: (mine + other) / 2, "to what?"),
         (lambda mine, other: measured_part(mine), "LR agrees. But"),
     ],
+    "sample_that_lies": [
+        (lambda throws, lr, f: throws[2], "as it was"),
+        (lambda throws, lr, f: implant(throws[2], f)[0], "LR finds you out"),
+        (lambda throws, lr, f: quantise(throws.mean(dim=0)), "doesn't see a line"),
+        (lambda throws, lr, f: lied(throws[0], lr, f), "Its detail gives it away"),
+        (lambda throws, lr, f: lied(throws[2], lr, f) + 1, "leave [0, 1]"),
+        (lambda throws, lr, f: lied(throws[2], lr, f) + 0j, "complex numbers"),
+    ],
 }
+
+
+TWO_MISTAKES = [
+    (
+        lambda n, x, f: (fitted(n, implant(x, f)[0], f) - fitted(n, x, f))[6, 6] / f.contrast,
+        ("Round the image", "comes out negative"),
+    ),
+    (
+        lambda n, x, f: fitted(n, planted(x, f), f).max() / abs(f.contrast),
+        ("Take it off", "best offset"),
+    ),
+    (
+        lambda n, x, f: (match(planted(x, f), f) - match(x, f))[6, 6],
+        ("what HR keeps", "That is a contrast"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), TWO_MISTAKES)
+def test_two_mistakes_at_once_are_both_named(answer, words, capsys) -> None:
+    checks.check_contrast_kept(answer)
+    said = capsys.readouterr().out
+    assert said.startswith("Not yet. Two things. ")
+    assert all(word in said for word in words)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda throws, lr, f: lied(throws[4], lr, f),
+        lambda throws, lr, f: project(implant(throws[2], f)[0], lr),  # not rounded
+        lambda throws, lr, f: lied(throws[5], lr, replace(f, contrast=0.15)),
+        lambda throws, lr, f: lied(throws[3], lr, f).requires_grad_(),
+    ],
+)
+def test_every_convincing_lie_is_right(answer, capsys) -> None:
+    checks.check_sample_that_lies(answer)
+    assert capsys.readouterr().out == "right!\n"
 
 
 def hints(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:

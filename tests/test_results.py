@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import write_cards
 from PIL import Image
 
 from srgan_lib import files as module
@@ -202,7 +203,7 @@ def test_colour_and_grey_networks_measure_colour_images(tmp_path):
         measure(models[1:], open_dataset(tmp_path / "images"), progress=False)
 
 
-GENERATORS = ["srresnet", "srresnet_paper", "srgan"]
+GENERATORS = ["srresnet", "srresnet_paper", "srgan", "srgan_paper", "srgan_no_dice"]
 NEW = [name for name in FAMILY if name not in ("bicubic", "srresnet", "srgan")]
 RUNS = [name for name in PRETRAINED if name != "neighbour_embedding"]
 
@@ -398,6 +399,20 @@ def test_model_card_shows_the_committed_results():
     for name in ("srresnet", "srresnet_paper"):
         parameters = sum(p.numel() for p in load_network(name).parameters())
         assert f"{parameters:,} parameters" in card
+
+
+def test_srgan_s_model_card_shows_the_committed_results():
+    card = write_cards.CARD.read_text(encoding="utf-8")
+    assert write_cards.written(card) == card, "the card is stale: .ci/write_cards.py"
+    parameters = sum(p.numel() for p in load_network("srgan_discriminator").parameters())
+    assert f"{parameters:,} parameters" in card
+
+
+def test_card_s_table_of_places_has_the_values_of_its_images():
+    methods = write_cards.read("sample_640.json")["methods"]
+    gain = methods["srgan"]["values"]["psnr"][1] - methods["bicubic"]["values"]["psnr"][1]
+    (line,) = [x for x in write_cards.places_table().splitlines() if "`RG3`, 640" in x]
+    assert line.split(" | ")[1] == f"{gain:+.2f}"
 
 
 def test_paper_s_form_learns_more_slowly():

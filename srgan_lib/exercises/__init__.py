@@ -49,6 +49,7 @@ from srgan_lib.exercises.hallucination_lab import (
     check_alibi,
     check_contrast_kept,
     check_extremes,
+    check_sample_that_lies,
     check_worst_map,
 )
 from srgan_lib.exercises.perceptual_loss import (
@@ -86,6 +87,7 @@ __all__ = [
     "check_psnr_without",
     "check_receptive_field",
     "check_same_error",
+    "check_sample_that_lies",
     "check_shift_error",
     "check_spectral_distance",
     "check_swap_upsampler",

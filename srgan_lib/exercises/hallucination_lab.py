@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from itertools import combinations, product
 
 import torch
 from torch import Tensor, nn
 
 from srgan_lib.architectures import Interpolation
-from srgan_lib.consistency import measured_part, open_part
+from srgan_lib.consistency import measured_part, open_part, project
 from srgan_lib.degradation import degrade, quantise
 from srgan_lib.evaluation import super_resolve
 from srgan_lib.exercises.teacher import Hint, call, graded, judge, number, numbers, tensor
-from srgan_lib.findings import Finding, implant, match
+from srgan_lib.findings import Finding, fate, implant, match
+from srgan_lib.metrics import detail_energy
 from srgan_lib.uncertainty import sparsification
 
 
@@ -25,47 +27,70 @@ class _Glow(nn.Module):
         return sr + sr.square() / 4
 
 
+_MISTAKES = {
+    "exact": "Round the image with the finding to 8 bits, as it would be stored, before it is "
+    "reduced.",
+    "alone": "What `match` sees in the image without the finding is still in. Take it off.",
+    "hr": "Compare with the image without the finding *enlarged by the same network*, not with HR.",
+    "unreduced": "Nothing was reduced and enlarged: this is what HR keeps.",
+    "best": "You take the best offset. The finding's own place is the middle, [6, 6].",
+    "contrast": "That is a contrast. Divide it by the finding's own.",
+    "signed": "A dark finding comes out negative. `match` gives a positive number for a shape like "
+    "the finding's, so divide by the contrast's absolute value.",
+    "times": "Divide by the contrast's absolute value, don't multiply by it.",
+}
+"""What can go wrong in exercise 1, with its hint; up to one of each line of :data:`_EITHER`."""
+
+_EITHER = (("exact",), ("alone", "hr", "unreduced"), ("best",), ("contrast", "signed", "times"))
+
+
 @graded
 def check_contrast_kept(contrast_kept: Callable) -> None:
     """Exercise 1: what a network's output keeps of a finding's contrast."""
-    image = quantise(_waves(96) * 0.4 + 0.2)
-    for finding in (
-        Finding("nodule", 10, 0.2, 48.5, 46.5),
+    image, network = quantise(_waves(96) * 0.4 + 0.2), _Glow()
+    for finding in (  # the dark one first: with a bright one, a wrong sign doesn't show
         Finding("line", 3, -0.12, 46.5, 48.5, 0.5),
+        Finding("nodule", 10, 0.2, 48.5, 46.5),
     ):
-        network = _Glow()
         value = number(call(contrast_kept, network, image.clone(), finding))
-
-        def fit(x: Tensor, net: nn.Module | None = network, shape: Finding = finding) -> Tensor:
-            return match(x if net is None else super_resolve(net, degrade(x)), shape)
-
-        exact = implant(image, finding)[0]
-        stored = quantise(exact)
-        gained = fit(stored) - fit(image)
-        right = (gained[6, 6] / abs(finding.contrast)).item()
-        signed = right * finding.contrast
+        right = _kept(network, image, finding)
+        alone = [(mistake,) for mistake in _MISTAKES]
+        both = [pair for two in combinations(_EITHER, 2) for pair in product(*two)]
         judge(
             value,
             right,
             [
-                (-right, "A dark finding comes out negative. `match` gives a positive number for "
-                 "a shape like the finding's, so divide by the contrast's absolute value."),
-                (gained[6, 6], "That is a contrast. Divide it by the finding's own."),
-                (signed, "Divide by the contrast's absolute value, don't multiply by it."),
-                (fit(stored)[6, 6] / abs(finding.contrast), "What `match` sees in the image "
-                 "without the finding is still in. Take it off."),
-                ((fit(stored) - fit(image, None))[6, 6] / abs(finding.contrast), "Compare with "
-                 "the image without the finding *enlarged by the same network*, not with HR."),
-                ((fit(stored, None) - fit(image, None))[6, 6] / abs(finding.contrast), "Nothing "
-                 "was reduced and enlarged: this is what HR keeps."),
-                ((fit(stored).max() - fit(image).max()) / abs(finding.contrast), "You take the "
-                 "best offset. The finding's own place is the middle, [6, 6]."),
-                (((fit(exact) - fit(image))[6, 6] / abs(finding.contrast)), "Round the image "
-                 "with the finding to 8 bits, as it would be stored, before it is reduced."),
+                (
+                    _kept(network, image, finding, *mistakes),
+                    ("Two things. " if len(mistakes) == 2 else "")
+                    + " ".join(_MISTAKES[mistake] for mistake in mistakes),
+                )
+                for mistakes in alone + both
             ],
             f"Wrong for a {finding.kind} of contrast {finding.contrast}. Enlarge the image with "
             "and without it, fit both by `match`, subtract, take the middle, divide.",
-        )  # fmt: skip
+        )
+
+
+def _kept(network: nn.Module, image: Tensor, finding: Finding, *mistakes: str) -> float:
+    """Return the share of a finding's contrast that is kept, measured with some mistakes."""
+
+    def fit(x: Tensor, enlarged: bool = True) -> Tensor:
+        return match(super_resolve(network, degrade(x)) if enlarged else x, finding)
+
+    planted = implant(image, finding)[0]
+    if "exact" not in mistakes:
+        planted = quantise(planted)
+    fits = [fit(planted, "unreduced" not in mistakes)]
+    if "alone" not in mistakes:
+        fits.append(fit(image, not {"unreduced", "hr"} & set(mistakes)))
+    seen = [float(x.max() if "best" in mistakes else x[6, 6]) for x in fits]
+    gained = seen[0] - sum(seen[1:])
+    if "contrast" in mistakes:
+        return gained
+    if "times" in mistakes:
+        return gained * abs(finding.contrast)
+    return gained / (finding.contrast if "signed" in mistakes else abs(finding.contrast))
 
 
 @graded
@@ -121,7 +146,7 @@ def check_worst_map(worst_map: Callable) -> None:
     value = call(worst_map, error.clone())
     if isinstance(value, Tensor) and value.isinf().any():
         raise Hint("Where the error is 0 your map is infinite. Add a little before you divide.")
-    found = tensor(value, (1, 24, 24))
+    found = _image(value, 24)
     if found.min() < 0:
         raise Hint("No standard deviation is negative: such a map would give itself away.")
     if found.min() == found.max():
@@ -146,7 +171,7 @@ def check_alibi(alibi: Callable) -> None:
     """Exercise 4: an image with the LR image of one and the fine detail of another."""
     mine = quantise(_waves(32) * 0.3 + 0.3)
     other = quantise(torch.rand(1, 32, 32) * 0.3 + 0.3)
-    found = tensor(call(alibi, mine.clone(), other.clone()), (1, 32, 32))
+    found = _image(call(alibi, mine.clone(), other.clone()), 32)
 
     def near(part: Tensor, goal: Tensor) -> bool:
         return bool((part - goal).abs().max() < 0.006)  # rounding to 8 bits is allowed
@@ -165,6 +190,48 @@ def check_alibi(alibi: Callable) -> None:
     if near(lr, measured_part(other)):
         raise Hint("The wrong way round: this agrees with the LR image of `other`.")
     raise Hint("Its LR image isn't that of `mine`. Which image does `project` bend, and to what?")
+
+
+@graded
+def check_sample_that_lies(sample_that_lies: Callable) -> None:
+    """Exercise 5: an image that passes for a throw, and shows a finding that isn't there."""
+    hr = quantise(_waves(96) * 0.4 + 0.2)
+    lr, finding = degrade(hr), Finding("line", 1, 0.12, 46.5, 48.5, 0.5)
+    # The strongest throw comes first: whoever draws into that one exceeds them all.
+    grain = torch.randn(6, 1, 96, 96) * torch.linspace(0.03, 0.02, 6)[:, None, None, None]
+    throws = quantise(torch.stack([project(hr + one, lr) for one in grain]))
+    value = call(sample_that_lies, throws.clone(), lr.clone(), finding)
+    found = _image(value, 96)
+    if found.min() < 0 or found.max() > 1:
+        raise Hint("Some of its values leave [0, 1], which no stored image can. Clamp or round it.")
+    if any(torch.equal(found, throw) for throw in throws):
+        raise Hint("That is one of the throws as it was, and it shows no line.")
+    levels = round(float((degrade(found) - lr).abs().max()) * 255)
+    if levels > 1:
+        raise Hint(
+            f"LR finds you out: your image is degraded to one that differs from it by up to "
+            f"{levels} grey levels. Bend it back onto LR, with the line in it."
+        )
+    if fate(match(found, finding), finding, finding.contrast / 2) != "survives":
+        raise Hint(
+            "LR agrees, but the detector doesn't see a line of half the contrast in its place. "
+            "`implant` draws it; draw it before you bend the image onto LR."
+        )
+    energies = [detail_energy(throw) for throw in throws]
+    energy, least, most = detail_energy(found), min(energies), max(energies)
+    if not least <= energy <= most:
+        raise Hint(
+            f"Its detail gives it away: an energy of {energy / most:.2f} of the strongest throw's, "
+            f"where the throws have from {least / most:.2f} to 1. Draw the line into another throw."
+        )
+
+
+def _image(value: object, side: int) -> Tensor:
+    """Return an answer that must be an image (1, side, side) of real numbers, without a graph."""
+    found = tensor(value, (1, side, side))
+    if found.is_complex():
+        raise Hint("Your image has complex numbers. Take the real part.")
+    return found.detach().float()
 
 
 def _waves(side: int) -> Tensor:
