@@ -148,7 +148,7 @@ def _grounds() -> dict[str, Tensor]:
     return {
         "White grain": 0.5 + 4 * level * white,
         "Blurred grain": 0.5 + 4 * level * blurred / blurred.std(),
-        "A slope with grain": 0.5 + 4 * level * white.flip(0) + slope[:, None] + slope,
+        "A slope with grain": 0.5 + 2 * level * white.flip(0) + slope[:, None] + slope,
     }
 
 
