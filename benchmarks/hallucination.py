@@ -3,9 +3,10 @@
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
 First the networks of ``recipes/lab.yaml`` are trained, three seeds for each adversarial pull; those
-that are finished in the folder are taken as they are. Then everything is measured on the test part
-of covid19-hannover, on the first image of each of its 14 patients. What the output file already
-holds of a network whose weights are the same, by the same protocol, is kept.
+that are finished in the folder are taken as they are. Their curves are kept beside the output file, in
+``lab``. Then everything is measured on the test part of covid19-hannover, on the first image of
+each of its 14 patients. What the output file already holds of a network whose weights are the same,
+by the same protocol, is kept.
 
 Three regions are measured, and no others:
 
@@ -42,6 +43,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -561,6 +563,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, recipe in lab_recipes().items():
         train(recipe, chosen.folder / name, device=torch.device("cpu"))
         files[name] = half(chosen.folder / name / "generator.safetensors")
+        record = chosen.out.parent / "lab" / name
+        record.mkdir(parents=True, exist_ok=True)
+        for file in ("environment.json", "metrics.jsonl", "recipe.yaml"):
+            shutil.copyfile(chosen.folder / name / file, record / file)
     networks = {name: load_network(file) for name, file in files.items() if file is not None}
     networks["bicubic"] = Interpolation("bicubic")
     features = VGGFeatures("relu3_3")
