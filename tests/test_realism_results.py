@@ -53,12 +53,3 @@ def test_results_away_from_home_can_be_recomputed(committed):
         expected = committed["methods"]["srgan"]["away"][image]
         for measure, value in values.items():
             assert value == pytest.approx(expected[measure], rel=0.01, abs=0.01), (image, measure)
-
-
-def test_model_card_shows_the_committed_results(committed):
-    card = (ROOT / "srgan_lib" / "weights" / "srgan.md").read_text(encoding="utf-8")
-    assert benchmark.table(committed) in card
-    assert benchmark.away_table(committed) in card
-    for name in ("srgan", "srgan_discriminator"):
-        parameters = sum(p.numel() for p in load_network(name).parameters())
-        assert f"{parameters:,} parameters" in card

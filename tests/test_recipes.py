@@ -288,20 +288,30 @@ def test_message_names_the_file(tmp_path):
         (content(generator={"network": "IPT", "crops": 2}), "generator.crops", "crops", "crop"),
         (adversarial(discriminator={"wdth": 2}), "discriminator.wdth", "wdth", "width"),
         (adversarial(loss={"layer": {}}), "loss.layer", "layer", "layers"),
-        # keys of earlier versions
-        (adversarial(loss={"relativistic": True}), "loss.relativistic", "relativistic", "layers"),
-        (adversarial(loss={"texture_weight": 1}), "loss.texture_weight", "texture_weight", ""),
-        (adversarial(loss={"texture_amount": 1}), "loss.texture_amount", "texture_amount", ""),
-        (adversarial(loss={"lattice_weight": 1}), "loss.lattice_weight", "lattice_weight", ""),
-        (adversarial(loss={"jitter": 16}), "loss.jitter", "jitter", ""),
-        (adversarial(dither=1), "dither", "dither", ""),
-        (content(interpolate=0.9, start_from="a.safetensors"), "interpolate", "interpolate", ""),
     ],
 )
 def test_unknown_key_is_named_with_its_place_and_the_nearest_known_one(recipe, place, name, near):
     words = refusal(recipe)
     assert words.startswith(f"The recipe, at {place}: Unknown key {name!r}.")
     assert f"Did you mean {near!r}?" in words
+
+
+@pytest.mark.parametrize(
+    ("recipe", "place", "rest"),
+    [
+        (adversarial(dither=1), "dither", "Did you mean 'data'?"),
+        (content(interpolate=0.9), "interpolate", "Did you mean 'learning_rate'?"),
+        (adversarial(loss={"texture_weight": 1}), "loss.texture_weight", "mean 'content_weight'?"),
+        (adversarial(loss={"lattice_weight": 1}), "loss.lattice_weight", "mean 'content_weight'?"),
+        (adversarial(loss={"texture_amount": 1}), "loss.texture_amount", "Known: network, "),
+        (adversarial(loss={"jitter": 16}), "loss.jitter", "Known: network, "),
+        (adversarial(loss={"relativistic": True}), "loss.relativistic", ", game."),
+    ],
+)
+def test_key_of_an_earlier_version_is_unknown(recipe, place, rest):
+    words = refusal(recipe)
+    assert words.startswith(f"The recipe, at {place}: Unknown key {place.split('.')[-1]!r}.")
+    assert rest in words
 
 
 def test_unknown_network_is_named_with_the_nearest_known_one():
