@@ -3,8 +3,8 @@
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
 First the networks of ``recipes/lab.yaml`` are trained, three seeds for each adversarial pull; those
-that are finished in the folder are taken as they are. Their curves are kept beside the output file, in
-``lab``. Then everything is measured on the test part of covid19-hannover, on the first image of
+that are finished in the folder are taken as they are. Their curves are kept in ``lab``, beside the
+output file. Then everything is measured on the test part of covid19-hannover, on the first image of
 each of its 14 patients. What the output file already holds of a network whose weights are the same,
 by the same protocol, is kept.
 
