@@ -124,7 +124,18 @@ def test_file_holds_plain_operations_on_float32_only(files, name):
     """Matrices made for a size would need float64 and loops of indices, which browsers lack."""
     graph = onnx.load(files[name][1]).graph
     plain = {"Add", "Conv", "DepthToSpace", "Div", "PRelu"}
-    sizes = {"Cast", "Concat", "Constant", "Expand", "Gather", "Mul", "Reshape", "Shape", "Slice"}
+    sizes = {
+        "Cast",
+        "Concat",
+        "Constant",
+        "Expand",
+        "Gather",
+        "Mul",
+        "Reshape",
+        "Shape",
+        "Slice",
+        "Split",
+    }
     assert {node.op_type for node in graph.node} <= plain | sizes
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
     assert {tensor.data_type for tensor in graph.initializer} <= kinds
