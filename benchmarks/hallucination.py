@@ -1,5 +1,6 @@
 """Measure what networks do to synthetic findings, and what they invent, for notebook 9.
 
+    python benchmarks/hallucination.py runs/lab --out results/hallucination.json --only-train
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
 First the networks of ``recipes/lab.yaml`` are trained, three seeds for each adversarial pull; those
@@ -563,11 +564,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds the run folders of the lab's networks")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the numbers")
+    parser.add_argument("--only-train", action="store_true", help="measure and write nothing")
     chosen = parser.parse_args(arguments)
     files: dict[str, Path | None] = {"HR": None, "bicubic": None}
     files |= {name: weights_path(name) for name in ("srresnet", "srgan")}
     for name, recipe in lab_recipes().items():
         train(recipe, chosen.folder / name, device=torch.device("cpu"))
+    if chosen.only_train:
+        return
+    for name in RUNS:
         files[name] = half(chosen.folder / name / "generator.safetensors")
         record = chosen.out.parent / "lab" / name
         record.mkdir(parents=True, exist_ok=True)
