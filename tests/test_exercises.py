@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from write_solutions import CHECK, SOLUTIONS, differs, exercises, solution
 
