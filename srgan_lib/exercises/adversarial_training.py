@@ -10,7 +10,6 @@ from srgan_lib.architectures import Discriminator
 from srgan_lib.exercises.teacher import Hint, call, describe, graded, judge, tensor
 from srgan_lib.losses import discriminator_loss
 
-
 _GREY_LEVEL = 1.001 / 255  # what clamping and rounding to 8 bits may change in a difference
 
 
