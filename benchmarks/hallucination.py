@@ -1,19 +1,21 @@
 """Measure what networks do to synthetic findings, and what they invent, for notebook 9.
 
+    python benchmarks/hallucination.py runs/lab --out results/hallucination.json --only-train
     python benchmarks/hallucination.py runs/lab --out results/hallucination.json
 
 First the networks of ``recipes/lab.yaml`` are trained, three seeds for each adversarial pull; those
-that are finished in the folder are taken as they are. Then everything is measured on the test part
-of covid19-hannover, on the first image of each of its 14 patients. What the output file already
-holds of a network whose weights are the same, by the same protocol, is kept.
+that are finished in the folder are taken as they are. Their curves are kept in ``lab``, beside the
+output file. Then everything is measured on the test part of covid19-hannover, on the first image of
+each of its 14 patients. What the output file already holds of a network whose weights are the same,
+by the same protocol, is kept.
 
 Three regions are measured, and no others:
 
-- the *image*, all of it: ``measures``, ``shift``;
-- its *middle*, 384 x 384 pixels: the places of findings and of false alarms lie in it, and
-  ``throws`` judges deviation and means there;
+- the *middle* of each image, 384 x 384 pixels: ``measures`` and ``shift``; the places of findings
+  and of false alarms lie in it;
 - the *window* of 128 x 128 pixels around a place, which is cut out before it is degraded:
-  ``findings``, ``thrown_findings`` and ``thrown_alarms``.
+  ``findings``, and of 96 x 96 pixels: ``thrown_findings`` and ``thrown_alarms``;
+- the *inner* 256 x 256 pixels of the middle: ``throws`` and ``uncertainty``.
 
 The parts of the file, each value for each patient, in the order of ``data``:
 
@@ -30,11 +32,11 @@ The parts of the file, each value for each patient, in the order of ``data``:
 - ``thrown_findings``: as ``findings``, but in how many of ``throws`` throws of the SRGAN.
 - ``thrown_alarms``: in how many throws of the same windows without the finding the detector sees
   one all the same, and whether it does in HR and in SRResNet's image.
-- ``throws``: of the middle: does the throws' deviation lie where the error of their mean is, how
+- ``throws``: does the throws' deviation lie where the error of their mean is, how
   many pixels does their interval of 90 % hold, and what do means of more and more throws gain and
   lose?
-- ``uncertainty``: the same for the lab's three seeds of one pull, on the middle.
-- ``shift``: other degradations of LR, and another anatomy.
+- ``uncertainty``: the same for the lab's three seeds of one pull.
+- ``shift``: other degradations of LR, and two whole radiographs from elsewhere.
 """
 
 import argparse
@@ -42,6 +44,7 @@ import hashlib
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -65,7 +68,7 @@ from srgan_lib.evaluation import super_resolve
 from srgan_lib.findings import Finding, fate, implant, match
 from srgan_lib.hardware import describe_hardware
 from srgan_lib.images import to_pixels
-from srgan_lib.metrics import detail_energy, feature_distance, lr_consistency, psnr
+from srgan_lib.metrics import detail_energy, feature_distances, lr_consistency, psnr
 from srgan_lib.noise import noise_at
 from srgan_lib.pretrained import load_network, weights_path
 from srgan_lib.recipes import Recipe, read_recipe
@@ -81,15 +84,19 @@ RUNS = {f"pull_{pull:g}_seed_{seed}": (pull, seed) for pull in PULLS for seed in
 ENSEMBLE = tuple(f"pull_1_seed_{seed}" for seed in SEEDS)
 SIZES = {"nodule": (4, 8, 16), "line": (1, 2, 4), "catheter": (4, 8, 12), "texture": (4, 8, 16)}
 CONTRASTS = (0.03, 0.06, 0.12)
-LAB_CONTRASTS = (0.06,)
+THROW_CONTRASTS = (0.06, 0.12)
+LAB_CASES = [("line", 1, 0.06), ("line", 4, 0.06), ("nodule", 8, 0.06), ("texture", 8, 0.06)]
 THROWS = 32
+CHUNK = 8  # throws at a time
 REGION = 128  # side of the window around a place
+THROW_REGION = 96  # the same for throws, of which there are many
 SIDE = 384  # of the middle of each image
+INNER = 256  # of the middle's middle
 PLACES = 1  # in each image, for findings
 QUIET_PLACES = 24  # in each image, for false alarms
 THRESHOLD_PLACES = 60  # in each validation image
 FALSE_ALARMS = 0.05
-MEANS = (1, 2, 4, 8, 32)  # throws in a mean
+MEANS = (1, 4, 32)  # throws in a mean
 SQUARE = 16  # side of the squares that uncertainty is averaged in
 STEPS = 20
 PULL_BATCHES = 16
@@ -176,10 +183,12 @@ def places(hr: Tensor, count: int, seed: int) -> list[tuple[int, int, float]]:
     return found
 
 
-def a_finding(kind: str, size: float, contrast: float, angle: float, seed: int = 0) -> Finding:
-    """Return a finding in the middle of a region."""
-    middle = REGION / 2 + 0.5
-    return Finding(kind, size, contrast, middle, middle, angle, seed)
+CASES = [(kind, size, contrast) for kind in SIZES for size in SIZES[kind] for contrast in CONTRASTS]
+
+
+def a_finding(kind: str, size: float, contrast: float, angle: float, side: int = REGION) -> Finding:
+    """Return a finding in the middle of a window."""
+    return Finding(kind, size, contrast, side / 2 + 0.5, side / 2 + 0.5, angle)
 
 
 def regions(hr: Tensor, seed: int, count: int) -> Iterator[tuple[Tensor, float]]:
@@ -199,7 +208,7 @@ def find_thresholds(images: Sequence[Tensor]) -> dict[str, dict[str, float]]:
         kind: {str(size): [] for size in sizes} for kind, sizes in SIZES.items()
     }
     for number, hr in enumerate(tqdm(images, desc="thresholds", unit="image")):
-        for region, angle in regions(middle(hr), 1000 + number, THRESHOLD_PLACES):
+        for region, angle in regions(hr, 1000 + number, THRESHOLD_PLACES):
             for kind, size in kinds_and_sizes():
                 seen[kind][str(size)].append(strongest(region, kind, size, angle))
     return {
@@ -227,47 +236,43 @@ def implant_and_find(
     hr: Tensor,
     number: int,
     thresholds: dict[str, dict[str, float]],
-    contrasts: Sequence[float] = CONTRASTS,
+    cases: Sequence[tuple[str, int, float]] = tuple(CASES),
 ) -> Rows:
-    """Measure what becomes of findings in the middle of one image.
+    """Measure what becomes of findings in one image.
 
     Args:
         method: makes SR images (N, 1, H, W) from HR images of that shape.
         hr: the middle of an image.
         number: of the image, from 0; seeds the places.
         thresholds: of :func:`find_thresholds`.
-        contrasts: of the findings.
+        cases: kind, size and contrast of each finding.
 
     Returns:
-        By kind, size and contrast: how many findings survive and move, and the share of their
-        contrast that was recovered.
+        By kind, size and contrast: in how many places the finding survives and moves, and the share
+        of its contrast that was recovered.
     """
-    result: Rows = {}
     chosen = list(regions(hr, number, PLACES))
     without = method(torch.stack([region for region, _ in chosen]))
-    for kind, size in kinds_and_sizes():
-        findings = [
-            [a_finding(kind, size, c, angle, seed) for seed, (_, angle) in enumerate(chosen)]
-            for c in contrasts
-        ]
-        batch = [
+    result: Rows = {}
+    for kind, size, contrast in cases:
+        findings = [a_finding(kind, size, contrast, angle) for _, angle in chosen]
+        planted = [
             quantise(implant(region, finding)[0])
-            for row in findings
-            for finding, (region, _) in zip(row, chosen, strict=True)
+            for (region, _), finding in zip(chosen, findings, strict=True)
         ]
-        images = method(torch.stack(batch)).unflatten(0, (len(contrasts), PLACES))
-        for contrast, row, found in zip(contrasts, findings, images, strict=True):
-            fates, recovered = [], 0.0
-            for finding, image, before in zip(row, found, without, strict=True):
-                fits = match(image, finding)
-                fates.append(fate(fits, finding, thresholds[kind][str(size)]))
-                change = fits - match(before, finding)
-                recovered += float(change[change.shape[0] // 2, change.shape[1] // 2])
-            result[kind, size, contrast] = {
-                "survives": fates.count("survives"),
-                "moves": fates.count("moves"),
-                "recovered": round(recovered / PLACES / contrast, 4),
-            }
+        fates, recovered = [], 0.0
+        for finding, image, before in zip(
+            findings, method(torch.stack(planted)), without, strict=True
+        ):
+            fits = match(image, finding)
+            fates.append(fate(fits, finding, thresholds[kind][str(size)]))
+            change = fits - match(before, finding)
+            recovered += float(change[change.shape[0] // 2, change.shape[1] // 2])
+        result[kind, size, contrast] = {
+            "survives": fates.count("survives"),
+            "moves": fates.count("moves"),
+            "recovered": round(recovered / PLACES / contrast, 4),
+        }
     return result
 
 
@@ -298,11 +303,11 @@ def dice(channels: int, height: int, width: int) -> Tensor:
 def throw(network: nn.Module, lr: Tensor) -> Tensor:
     """Return what :func:`srgan_lib.evaluation.throws` returns, (throws, 1, H, W), in less time.
 
-    Eight throws at a time go through the layers before the first noise input as one.
+    A few throws at a time go through the layers before the first noise input as one.
     """
     noise = dice(network.noise_channels, *lr.shape[-2:])
     with torch.no_grad():
-        return torch.cat([quantise(network(lr[None], part)) for part in noise.split(8)])
+        return torch.cat([quantise(network(lr[None], part)) for part in noise.split(CHUNK)])
 
 
 def throw_findings(
@@ -315,7 +320,7 @@ def throw_findings(
 
     Args:
         network: a generator with noise inputs.
-        images: whole HR images.
+        images: middles of HR images.
         thresholds: of :func:`find_thresholds`.
         smooth: a generator without dice, to compare false alarms with.
 
@@ -324,22 +329,28 @@ def throw_findings(
     """
     found, alarms = [], []
     for number, hr in enumerate(tqdm(images, desc="throws", unit="image")):
-        ((region, angle),) = regions(middle(hr), number, 1)
-        lr = degrade(region)
+        ((region, angle),) = regions(hr, number, 1)
+        window = middle(region, THROW_REGION)
+        lr = degrade(window)
         without, answer = throw(network, lr), super_resolve(smooth, lr)
         rows: Rows = {}
         quiet: Rows = {}
         for kind, size in kinds_and_sizes():
-            threshold, finding = thresholds[kind][str(size)], a_finding(kind, size, 1.0, angle)
+            threshold = thresholds[kind][str(size)]
+
+            def seen(image: Tensor, kind: str = kind, size: int = size) -> float:
+                finding = a_finding(kind, size, 1.0, angle, THROW_REGION)  # noqa: B023
+                return float(match(image, finding).max())
+
             quiet[kind, size] = {
-                "throws": int((match(without, finding).amax((-2, -1)) >= threshold).sum()),
-                "hr": int(strongest(region, kind, size, angle) >= threshold),
-                "srresnet": int(strongest(answer, kind, size, angle) >= threshold),
+                "throws": sum(seen(one) >= threshold for one in without),
+                "hr": int(seen(window) >= threshold),
+                "srresnet": int(seen(answer) >= threshold),
             }
-            for contrast in CONTRASTS:
-                finding = a_finding(kind, size, contrast, angle)
-                thrown = throw(network, degrade(quantise(implant(region, finding)[0])))
-                fates = [fate(fits, finding, threshold) for fits in match(thrown, finding)]
+            for contrast in THROW_CONTRASTS:
+                finding = a_finding(kind, size, contrast, angle, THROW_REGION)
+                thrown = throw(network, degrade(quantise(implant(window, finding)[0])))
+                fates = [fate(match(one, finding), finding, threshold) for one in thrown]
                 rows[kind, size, contrast] = {
                     "survives": fates.count("survives"),
                     "moves": fates.count("moves"),
@@ -352,18 +363,21 @@ def throw_findings(
 def judge_throws(
     network: nn.Module, images: Sequence[Tensor], features: VGGFeatures
 ) -> dict[str, Any]:
-    """Judge the throws of the middle of each image: their deviation, interval and means."""
+    """Judge the throws of each image's inner part: their deviation, interval and means."""
     seen = []
-    for hr in tqdm(map(middle, images), desc="deviation", unit="image", total=len(images)):
+    for image in tqdm(images, desc="deviation", unit="image"):
+        hr = middle(image, INNER)
         lr = degrade(hr)
         thrown = throw(network, lr)
         spread, mean = thrown.std(dim=0), thrown.mean(dim=0)
-        means = {str(count): quantise(thrown[:count].mean(dim=0)) for count in MEANS}
-        seen.append(
-            judge(spread, (mean - hr).abs())
-            | {"coverage": coverage(thrown, hr)}
-            | {"means": {k: compare(sr, hr, lr, features) for k, sr in means.items()}}
-        )
+        means = [quantise(thrown[:count].mean(dim=0)) for count in MEANS]
+        distances = feature_distances(means, hr, features)
+        measured = {
+            str(count): compare(sr, hr, lr) | {"feature_distance": distance}
+            for count, sr, distance in zip(MEANS, means, distances, strict=True)
+        }
+        judged = judge(spread, (mean - hr).abs())
+        seen.append(judged | {"coverage": coverage(thrown, hr), "means": measured})
     return together(seen)
 
 
@@ -400,15 +414,11 @@ SHIFTS = {
 }
 
 
-def compare(
-    sr: Tensor, hr: Tensor, lr: Tensor, features: VGGFeatures | None = None
-) -> dict[str, float]:
-    """Return the measures of an SR image; the feature distance, which costs most, if asked for."""
+def compare(sr: Tensor, hr: Tensor, lr: Tensor) -> dict[str, float]:
+    """Return the measures of an SR image."""
     explained, correlation = explained_detail(sr, hr)
-    distance = {} if features is None else {"feature_distance": feature_distance(sr, hr, features)}
     return {
         "psnr": psnr(sr, hr),
-        **distance,
         "lr_consistency": min(lr_consistency(sr, lr), 99.0),  # JSON knows no infinity
         "detail": detail_energy(sr) / detail_energy(hr),
         "explained": explained,
@@ -472,15 +482,13 @@ def measure_method(
     method: Method | None,
     images: Sequence[Tensor],
     thresholds: dict[str, dict[str, float]],
-    features: VGGFeatures | None,
     name: str,
-    contrasts: Sequence[float] = CONTRASTS,
+    cases: Sequence[tuple[str, int, float]] = tuple(CASES),
 ) -> dict[str, Any]:
     """Measure a method, or HR itself for None, on images without findings and with them.
 
     Returns:
-        Its rows of ``findings`` and ``alarms``, and its ``measures``: without features only those
-        before projection.
+        Its rows of ``findings`` and ``alarms``, and its ``measures``.
     """
     found, alarms, measures = [], [], []
     for number, hr in enumerate(tqdm(images, desc=name, unit="image")):
@@ -489,18 +497,18 @@ def measure_method(
         found.append(
             implant_and_find(
                 lambda batch: batch if method is None else method(degrade(batch)),
-                middle(hr),
+                hr,
                 number,
                 thresholds,
-                contrasts,
+                cases,
             )
         )
-        alarms.append(false_alarms(middle(sr), middle(hr), number, thresholds))
+        alarms.append(false_alarms(sr, hr, number, thresholds))
         if method is not None:
-            result = {"before": compare(sr, hr, lr, features)}
-            if features is not None:
-                result["projected"] = compare(quantise(project(sr, lr)), hr, lr, features)
-            measures.append(result)
+            projected = quantise(project(sr, lr))
+            measures.append(
+                {"before": compare(sr, hr, lr), "projected": compare(projected, hr, lr)}
+            )
     return {
         "findings": table(found, method=name),
         "alarms": table(alarms, method=name),
@@ -509,17 +517,18 @@ def measure_method(
 
 
 def middle(hr: Tensor, side: int = SIDE) -> Tensor:
-    """Return the middle of an image."""
-    top, left = ((size - side) // 2 for size in hr.shape[-2:])
+    """Return the middle of an image, which begins with a whole LR pixel."""
+    top, left = ((size - side) // 2 // 4 * 4 for size in hr.shape[-2:])
     return hr[:, top : top + side, left : left + side]
 
 
 def measure_uncertainty(
     answers: Callable[[Tensor], tuple[Tensor, Tensor]], images: Sequence[Tensor], name: str = ""
 ) -> dict[str, Any]:
-    """Measure an ensemble on the middle of each image: the error is that of its mean."""
+    """Measure an ensemble on each image's inner part: the error is that of its mean."""
     seen = []
-    for hr in tqdm(map(middle, images), desc=name, unit="image", total=len(images)):
+    for image in tqdm(images, desc=name, unit="image"):
+        hr = middle(image, INNER)
         mean, spread = answers(degrade(hr))
         seen.append(judge(spread, (mean - hr).abs()))
     return together(seen)
@@ -555,24 +564,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds the run folders of the lab's networks")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the numbers")
+    parser.add_argument("--only-train", action="store_true", help="measure and write nothing")
     chosen = parser.parse_args(arguments)
     files: dict[str, Path | None] = {"HR": None, "bicubic": None}
     files |= {name: weights_path(name) for name in ("srresnet", "srgan")}
     for name, recipe in lab_recipes().items():
         train(recipe, chosen.folder / name, device=torch.device("cpu"))
+    if chosen.only_train:
+        return
+    for name in RUNS:
         files[name] = half(chosen.folder / name / "generator.safetensors")
+        record = chosen.out.parent / "lab" / name
+        record.mkdir(parents=True, exist_ok=True)
+        for file in ("environment.json", "metrics.jsonl", "recipe.yaml"):
+            shutil.copyfile(chosen.folder / name / file, record / file)
     networks = {name: load_network(file) for name, file in files.items() if file is not None}
     networks["bicubic"] = Interpolation("bicubic")
-    features = VGGFeatures("relu3_3")
     dataset, numbers = first_images("test")
-    images = [read_hr(dataset, number) for number in numbers]
+    images = [middle(read_hr(dataset, number)) for number in numbers]
     other, others = first_images("validation")
 
     results: dict[str, Any] = {
         "protocol": {
-            "image": "measures, shift",
             "middle": SIDE,
             "window": REGION,
+            "throw_window": THROW_REGION,
+            "inner": INNER,
             "places": PLACES,
             "quiet_places": QUIET_PLACES,
             "threshold_places": THRESHOLD_PLACES,
@@ -587,7 +604,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for record in (dataset.records[number] for number in numbers)
         ],
         "weights_sha256": {n: None if f is None else sha256(f) for n, f in files.items()},
-        "thresholds": find_thresholds([read_hr(other, number) for number in others]),
+        "thresholds": find_thresholds([middle(read_hr(other, number)) for number in others]),
         "findings": [],
         "alarms": [],
         "measures": {},
@@ -601,15 +618,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for rows in ("findings", "alarms")
             } | {"measures": old["measures"].get(name, {})}
         else:
-            lab = name in RUNS
-            part = measure_method(
-                None if name == "HR" else enlarge(networks[name]),
-                images,
-                thresholds,
-                None if lab else features,
-                name,
-                LAB_CONTRASTS if lab else CONTRASTS,
-            )
+            method = None if name == "HR" else enlarge(networks[name])
+            cases = LAB_CASES if name in RUNS else CASES
+            part = measure_method(method, images, thresholds, name, cases)
         results["findings"] += part["findings"]
         results["alarms"] += part["alarms"]
         if part["measures"]:
@@ -619,7 +630,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results |= {part: old[part] for part in ("thrown_findings", "thrown_alarms", "throws")}
     else:
         results |= throw_findings(networks["srgan"], images, thresholds, networks["srresnet"])
-        results["throws"] = judge_throws(networks["srgan"], images, features)
+        results["throws"] = judge_throws(networks["srgan"], images, VGGFeatures("relu3_3"))
     if kept(old, results, ENSEMBLE):
         results["uncertainty"] = old["uncertainty"]
     else:

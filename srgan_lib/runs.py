@@ -436,9 +436,9 @@ class _Run:
         """Measure the averaged generator on the validation crops, and draw some of them."""
         scale = self.recipe.generator.scale
         generator = self.stage.average.network
-        features = VGGFeatures("relu3_3").to(self.accelerator.device)
         crops = [crop.to(self.accelerator.device) for crop in self.validation]
         with torch.random.fork_rng(devices=[]):  # or the main process would be ahead of the others
+            features = VGGFeatures("relu3_3").to(self.accelerator.device)
             result = evaluate({"sr": generator}, crops, features, scale=scale, progress=False)[0]
             self._draw(f"epoch-{self.epoch:03d}", generator)
         return {measure: result.mean(measure) for measure in result.values}

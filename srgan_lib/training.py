@@ -280,7 +280,7 @@ class AdversarialStage:
         self.average = MovingAverage(
             generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
         )
-        how = (self.accelerator, compiled, fused, betas)
+        how = (self.accelerator, compiled, fused, (float(betas[0]), float(betas[1])))
         self.generator = _Player(
             generator, learning_rate, lambda step: schedule(warm_up + step), *how
         )

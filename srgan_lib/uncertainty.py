@@ -29,28 +29,6 @@ def ensemble(networks: Sequence[nn.Module], lr: Tensor) -> tuple[Tensor, Tensor]
     return _spread([super_resolve(network, lr) for network in networks])
 
 
-def flips(network: nn.Module, lr: Tensor) -> tuple[Tensor, Tensor]:
-    """Enlarge an image in eight positions, turned and mirrored, by one network.
-
-    A poor man's ensemble: the eight answers differ, since no network treats all directions
-    exactly alike, but they come from one set of weights.
-
-    Args:
-        network: a generator.
-        lr: float tensor (C, h, w) in [0, 1].
-
-    Returns:
-        Mean and standard deviation of the results at each pixel, each (C, scale h, scale w).
-    """
-    results = []
-    for turns in range(4):
-        for mirrored in (False, True):
-            image = lr.flip(-1) if mirrored else lr
-            sr = super_resolve(network, image.rot90(turns, (-2, -1))).rot90(-turns, (-2, -1))
-            results.append(sr.flip(-1) if mirrored else sr)
-    return _spread(results)
-
-
 def rank_correlation(uncertainty: Tensor, error: Tensor) -> float:
     """Return Spearman's rank correlation of two maps.
 

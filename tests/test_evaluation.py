@@ -201,7 +201,9 @@ def test_throws_are_those_of_the_seeds_that_follow(dice, bits):
     found = throws(dice, lr, 3, seed=5, bits=bits)
     assert found.shape == (3, 1, 36, 44)
     for k, throw in enumerate(found):
-        assert torch.equal(throw, super_resolve(dice, lr, bits, seed=5 + k))
+        # Several throws go through the network in one batch: to rounding, one grey level.
+        alone = super_resolve(dice, lr, bits, seed=5 + k)
+        torch.testing.assert_close(throw, alone, atol=1.01 / (2**bits - 1), rtol=0)
     assert not torch.equal(found[0], found[1])
 
 

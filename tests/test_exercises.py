@@ -24,7 +24,7 @@ from srgan_lib.degradation import degrade, quantise, resize, resize_matrix
 from srgan_lib.evaluation import super_resolve
 from srgan_lib.findings import Finding, implant, match
 from srgan_lib.losses import discriminator_loss
-from srgan_lib.metrics import feature_distance, radial_power
+from srgan_lib.metrics import radial_power
 from srgan_lib.results import mean_over_patients
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -515,6 +515,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda x: x - invisible(x), "Use `quantise`"),
         (lambda x: quantise(x + invisible(x)), "added instead of subtracted"),
         (lambda x: quantise(resize(x, (32, 40)).mean() + 0 * x), "differs by up to"),
+        (lambda x: quantise(x - invisible(x) / 2), "The LR image stays as it was"),
     ],
     "spectral_distance": [
         (
@@ -528,10 +529,11 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda a, b: (radial_power(a)[0] - radial_power(b)[0]).abs().mean(), "the frequencies"),
         (lambda a, b: (radial_power(a)[1] / radial_power(b)[1]).log().abs(), "One number"),
     ],
-    "other_distance": [
-        (lambda a, b: feature_distance(a, b, VGGFeatures("relu3_3")), "SRGAN practised"),
-        (lambda a, b: feature_distance(b, a, VGGFeatures("relu2_2")), "are exchanged"),
-        (lambda a, b: F.mse_loss(a, b), "MSE of the pixels"),
+    "lattice_measure": [
+        (lambda x: 1.0, "of the same strength everywhere"),
+        (lambda x: x.std() * 255 / 4, "A slope with grain without any lattice"),
+        (lambda x: 1e-3, "White grain without any lattice"),
+        (lambda x: x, "One number"),
     ],
     "espcn_parameters": [
         (lambda c, s: espcn(c, s, bias=0), "The biases are missing"),

@@ -736,8 +736,8 @@ def test_paired_step_with_dice_is_the_one_written_out_by_hand(paired):
     """Ten steps: a warm-up of two, R1 in steps 0, 4 and 8, and VGG in steps 0, 3, 6 and 9."""
     stage = dice_stage(paired, warm_up=2, discriminator_learning_rate=2e-3)
     generator, judge = dice_networks()
-    adam_g = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0, 0.99))
-    adam_d = torch.optim.Adam(judge.parameters(), lr=2e-3, betas=(0, 0.99))
+    adam_g = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.0, 0.99))
+    adam_d = torch.optim.Adam(judge.parameters(), lr=2e-3, betas=(0.0, 0.99))
     crops, twin_crops = sampler(), sampler()
     seed_everything(5)
     found = [stage.step(*crops.batch(2)) for _ in range(10)]

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from srgan_lib.architectures import Interpolation
 from srgan_lib.errors import ConfigurationError, ImageError
-from srgan_lib.uncertainty import ensemble, flips, in_squares, rank_correlation, sparsification
+from srgan_lib.uncertainty import ensemble, in_squares, rank_correlation, sparsification
 
 
 class Constant(nn.Module):
@@ -16,14 +15,6 @@ class Constant(nn.Module):
 
     def forward(self, lr):
         return torch.full((*lr.shape[:2], 4 * lr.shape[2], 4 * lr.shape[3]), self.value)
-
-
-class Slope(nn.Module):
-    """Give the column's number, whatever the input."""
-
-    def forward(self, lr):
-        side = 4 * lr.shape[3]
-        return (torch.arange(side) / 255).expand(*lr.shape[:2], 4 * lr.shape[2], side)
 
 
 def test_ensemble_gives_mean_and_standard_deviation():
@@ -36,23 +27,6 @@ def test_ensemble_gives_mean_and_standard_deviation():
 def test_one_network_is_no_ensemble():
     with pytest.raises(ConfigurationError, match="two networks or more, not 1"):
         ensemble([Constant(0.5)], torch.rand(1, 3, 5))
-
-
-def test_answers_in_all_positions_are_turned_back():
-    """Bicubic treats all directions alike: only rounding could differ."""
-    lr = torch.rand(1, 6, 9, generator=torch.Generator().manual_seed(0))
-    mean, spread = flips(Interpolation("bicubic"), lr)
-    assert spread.max() <= 0.5 / 255 + 1e-6
-    torch.testing.assert_close(
-        mean, Interpolation("bicubic")(lr[None])[0].clamp(0, 1), atol=3e-3, rtol=0
-    )
-
-
-def test_network_that_prefers_a_direction_is_found_out():
-    mean, spread = flips(Slope(), torch.rand(1, 4, 4))
-    torch.testing.assert_close(mean, torch.full_like(mean, 7.5 / 255))
-    assert spread[0, 0, 0] > 4 * spread[0, 7, 7] > 0
-    assert torch.allclose(spread, spread.flip(-1)) and torch.allclose(spread, spread.mT)
 
 
 def test_rank_correlation_sees_order_only():

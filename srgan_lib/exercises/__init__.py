@@ -32,7 +32,7 @@ from srgan_lib.exercises.discriminator import (
 from srgan_lib.exercises.evaluation import (
     check_erase,
     check_interval_over_images,
-    check_other_distance,
+    check_lattice_measure,
     check_spectral_distance,
 )
 from srgan_lib.exercises.family_tree import (
@@ -78,10 +78,10 @@ __all__ = [
     "check_interval_over_images",
     "check_is_even",
     "check_keep_last",
+    "check_lattice_measure",
     "check_least_absolute_error",
     "check_middle_weights",
     "check_no_mask",
-    "check_other_distance",
     "check_penalised_loss",
     "check_psnr_change",
     "check_psnr_without",
