@@ -466,7 +466,7 @@ WRONG: dict[str, list[tuple[Callable, str]]] = {
         (lambda a, b, x: (a.eval()(x) - b.eval()(x)).detach(), "both signs"),
         (lambda a, b, x: (a(x) - b(x)).abs().detach(), "in training mode, where"),
         (lambda a, b, x: (a(x) - b(x)).abs().mean(), "hides *where*"),
-        (lambda a, b, x: (stored(a, x) - stored(b, x)).square(), "squared difference"),
+        (lambda a, b, x: (a.eval()(x) - b.eval()(x)).square().detach(), "squared difference"),
         (lambda a, b, x: (stored(a, x) - stored(a, x)).abs(), "asked twice"),
     ],
     "without_adversary": [
