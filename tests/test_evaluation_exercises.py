@@ -49,6 +49,10 @@ def without_local_mean(image: torch.Tensor) -> torch.Tensor:
     return image - F.avg_pool2d(image, 5, 1, 2, count_include_pad=False)
 
 
+def without_cell_mean(image: torch.Tensor) -> torch.Tensor:
+    return image - F.avg_pool2d(image, 4).repeat_interleave(4, 1).repeat_interleave(4, 2)
+
+
 def by_cells(image: torch.Tensor) -> torch.Tensor:
     """144 times the variance of the mean cell over that of the pixels, in windows."""
     near = image[0].unfold(0, 4, 4).unfold(1, 4, 4).unfold(0, 12, 6).unfold(1, 12, 6)
@@ -78,7 +82,7 @@ WRONG = {
         by_rows_and_columns,
         lambda image: 1.0,
         lambda image: float(image.std() * 64),
-        lambda image: by_cells(image).mean(),
+        lambda image: by_cells(without_cell_mean(image)).mean(),
         lambda image: by_cells(without_local_mean(image)).mean() / 144,
         lambda image: by_cells(without_local_mean(image)),
         lambda image: 0 / (image.sum() * 0),
