@@ -7,8 +7,8 @@ The protocol, for each of the 53 test images of covid19-hannover: a window of 19
 half of the height and a third of the width, where lung, ribs and mediastinum meet.
 
 - One throw (seed 0): PSNR, LR consistency, and the ratios to HR of the lattice and of the power in
-  three rings of the spectrum, see srgan_lib.realism. Of the ratios the median over the images
-  counts.
+  three rings of the spectrum, see srgan_lib.realism. Of the ratios and of LR consistency the
+  median over the images counts.
 - From 32 throws, PSNR of their mean; from 64, the correlation of deviation and error by blocks of
   8 x 8 px and the share of pixels inside the 90 % intervals, see srgan_lib.calibration.
 - Over all windows, the kernel distance and a fresh critic's AUC, see srgan_lib.realism and
@@ -144,12 +144,18 @@ def away(network: nn.Module, widths: tuple[int | None, ...] = (640, None)) -> di
 
 
 def summarise(images: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the means, and for ratios the medians, over the images."""
+    """Return the means over the images; of ratios and of LR consistency, the medians.
+
+    LR consistency can be infinite, which a file has as None.
+    """
+    medians = ("lr_consistency", "lattice", "rings")
     found: dict[str, Any] = {
         name: fmean(image[name] for image in images)
         for name in images[0]
-        if name not in ("name", "lattice", "rings")
+        if name not in ("name", *medians)
     }
+    consistencies = (image["lr_consistency"] for image in images)
+    found["lr_consistency"] = median(math.inf if x is None else x for x in consistencies)
     found["lattice"] = median(image["lattice"] for image in images)
     found["rings"] = [median(ring) for ring in zip(*(i["rings"] for i in images), strict=True)]
     return found
@@ -174,7 +180,7 @@ def main() -> None:
                 "place": "half of the height, a third of the width",
                 "mean_of": MEAN_OF,
                 "throws": THROWS,
-                "summary": "means over the images; of lattice and rings medians",
+                "summary": "means over the images; of LR consistency, lattice and rings medians",
             }
         }
         measured = results.get("methods", {}) | {name: rounded(found)}
