@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import write_cards
+import yaml
 from PIL import Image
 
 from srgan_lib import files as module
@@ -23,7 +24,7 @@ from srgan_lib.degradation import crop_to_multiple
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.evaluation import COLUMNS, evaluate
 from srgan_lib.pretrained import FAMILY, PRETRAINED, TRAINED, load_network, weights_path
-from srgan_lib.recipes import read_recipe
+from srgan_lib.recipes import check_recipe, read_recipe
 from srgan_lib.results import (
     INTERVAL,
     cost_table,
@@ -219,12 +220,26 @@ def test_shipped_weights_match_their_recipe(name):
     assert not network.training
     run = name.removesuffix("_discriminator")
     recipe = read_recipe(ROOT / "recipes" / f"{run}.yaml")
-    part = recipe.generator.arguments if run == name else recipe.discriminator.model_dump()
-    assert network.arguments == json.loads(json.dumps({"channels": 1, **part}))
-    assert read_recipe(ROOT / "results" / run / "recipe.yaml") == recipe
+    part = recipe.generator.arguments if run == name else recipe.discriminator.arguments
+    assert json.loads(json.dumps({"channels": 1, **part})).items() <= network.arguments.items()
+    assert _recipe_of(run) == recipe
     epochs = read_metrics(ROOT / "results" / run)
     assert [line["epoch"] for line in epochs] == list(range(1, recipe.epochs + 1))
     assert epochs[-1]["step"] == recipe.steps
+
+
+def _recipe_of(run):
+    """The recipe in a run's record. ESRGAN's run is older than today's losses: its record, and its
+    recipe's first lines, say what it was trained with besides."""
+    record = ROOT / "results" / run / "recipe.yaml"
+    if run != "esrgan":
+        return read_recipe(record)
+    content = yaml.safe_load(record.read_text(encoding="utf-8"))
+    loss = content["loss"]
+    assert (content.pop("dither"), loss.pop("jitter"), loss.pop("lattice_weight")) == (1, 16, 1)
+    assert (content.pop("interpolate"), loss.pop("texture_weight")) == (1, 0)
+    assert loss.pop("texture_amount") == 1 and loss.pop("relativistic")
+    return check_recipe(content | {"loss": loss | {"game": "relativistic"}})
 
 
 @pytest.mark.parametrize("run", [name for name in RUNS if not name.endswith("_discriminator")])
@@ -327,6 +342,8 @@ def test_results_at_home_can_be_recomputed_image_by_image(file, names, split, ev
     images = [crop_to_multiple(dataset[i], 4) for i in range(0, len(dataset), every)]
     for found in evaluate(networks, images, VGGFeatures("relu3_3"), progress=False):
         for measure_name, values in found.values.items():
+            if measure_name not in committed["methods"][found.method]["values"]:
+                continue  # the lattice, which is measured for the SRGANs, see realism.json
             expected = committed["methods"][found.method]["values"][measure_name][::every]
             assert values == pytest.approx(expected, rel=2e-3, abs=2e-3), found.method
 
