@@ -9,6 +9,7 @@ import realism as benchmark
 
 from srgan_lib.datasets import open_dataset
 from srgan_lib.pretrained import load_network, weights_path
+from srgan_lib.runs import read_metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,3 +54,28 @@ def test_results_away_from_home_can_be_recomputed(committed):
         expected = committed["methods"]["srgan"]["away"][image]
         for measure, value in values.items():
             assert value == pytest.approx(expected[measure], rel=0.01, abs=0.01), (image, measure)
+
+
+def test_srgan_keeps_its_promises_at_home(committed):
+    found = {name: method["summary"] for name, method in committed["methods"].items()}
+    sr, blurred = found["srgan"], found["srresnet"]
+    # A perfect sampler's error is twice that of its mean, 3.01 dB.
+    assert 2.4 <= blurred["psnr"] - sr["psnr"] <= 3.6
+    assert blurred["psnr"] - sr["mean_psnr"] <= 0.25
+    assert sr["critic_auc"] < 0.95 < found["srgan_paper"]["critic_auc"]
+    assert sr["lattice"] < 1.25 < 5 < found["srgan_paper"]["lattice"]
+    assert all(0.65 < ring < 1.25 for ring in sr["rings"])
+    assert sr["coverage"] > 0.8 and sr["correlation"] > 0.4
+
+
+def test_the_mean_of_srgan_s_throws_is_above_bicubic_away_from_home(committed):
+    away = committed["methods"]["srgan"]["away"]
+    gains = [
+        found["mean_above_bicubic"] for found in away.values() if "mean_above_bicubic" in found
+    ]
+    assert len(gains) == 2 and min(gains) > 1
+
+
+def test_the_game_stays_open_to_the_last_epoch():
+    lines = read_metrics(ROOT / "results" / "srgan")
+    assert all(0.55 < line["losses"]["ranking"] < 0.85 for line in lines[1:])
