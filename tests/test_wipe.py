@@ -27,11 +27,11 @@ RUNS = {
 LINES = {name: epochs.read_metrics(run) for name, run in RUNS.items()}
 CHAPTER = "notebooks/06_adversarial_training.html"
 WITH_WIPE = {
-    "index": 5,
+    "index": 6,
     "notebooks/02_bicubic_baseline": 6,
     "notebooks/03_generator": 5,
     "notebooks/06_adversarial_training": 5,
-    "notebooks/07_evaluation": 5,
+    "notebooks/07_evaluation": 6,
     "notebooks/08_the_family_tree": 7,
 }
 
@@ -157,19 +157,19 @@ def test_keyboard_moves_the_divider(front: Page) -> None:
         front.keyboard.press(key)
         assert divided(front) == expected, key
     text = divider(front).get_attribute("aria-valuetext")
-    assert text == "98 %: SRResNet on the left, SRGAN on the right"
+    assert text == "98 %: LR on the left, SRGAN on the right"
     outline = divider(front).evaluate("e => getComputedStyle(e, '::after').outlineStyle")
     assert outline == "solid"
 
 
 def test_reader_chooses_the_sides(front: Page) -> None:
-    assert shown(front) == {"left": "srresnet.png", "right": "srgan.png"}
-    front.get_by_label("Left").select_option("LR")
     assert shown(front) == {"left": "lr.png", "right": "srgan.png"}
-    front.get_by_label("Right").select_option("LR")  # taken: the two change places
-    assert shown(front) == {"left": "srgan.png", "right": "lr.png"}
+    front.get_by_label("Left").select_option("SRResNet")
+    assert shown(front) == {"left": "srresnet.png", "right": "srgan.png"}
+    front.get_by_label("Right").select_option("SRResNet")  # taken: the two change places
+    assert shown(front) == {"left": "srgan.png", "right": "srresnet.png"}
     alt = front.locator(".side.right img").get_attribute("alt")
-    assert alt == "LR: a region of a chest radiograph in coarse blocks of pixels."
+    assert alt == "SRResNet: ribs with crisp edges, and smooth areas between them."
 
 
 def test_mouse_drags_the_divider(front: Page) -> None:
@@ -293,7 +293,7 @@ def test_without_scripts_the_wipe_is_a_row_of_figures(without_scripts: Page, add
     page = without_scripts
     open_page(page, f"{address}/index.html")
     figures = page.locator("image-wipe figure")
-    assert figures.count() == 5
+    assert figures.count() == 6
     boxes = [figure.bounding_box() for figure in figures.all()]
     assert all(box and box["width"] > 100 and box["height"] > 100 for box in boxes)
     assert len({box["y"] for box in boxes if box}) < 5  # beside each other
@@ -305,7 +305,7 @@ def test_in_print_the_wipe_is_a_row_of_figures(front: Page) -> None:
     images = front.locator("image-wipe > figure img")
     assert not any(image.is_visible() for image in images.all())
     front.emulate_media(media="print")
-    assert [image.is_visible() for image in images.all()] == [True] * 5
+    assert [image.is_visible() for image in images.all()] == [True] * 6
     assert not front.locator("image-wipe .view").is_visible()
     assert images.first.evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
 
