@@ -246,13 +246,14 @@ def page(runs: list[dict[str, Any]], number: int = 0) -> str:
 <fieldset class="runs" hidden><legend>Run</legend>{buttons}</fieldset>
 <label class="choose" hidden>Epoch <input type="range" min="1" max="{count}" value="{count}">
 </label>
-{"".join(section(run) for run in runs)}
+{"".join(section(run, runs[0]["address"]) for run in runs)}
 <script type="application/json">{json.dumps(data)}</script>
 </run-epochs>"""
 
 
-def section(run: dict[str, Any]) -> str:
-    """What the page shows of one run, at its last epoch."""
+def section(run: dict[str, Any], originals: str) -> str:
+    """What the page shows of one run, at its last epoch. All runs draw the same crops, so one
+    picture of the originals serves all."""
     name, address, lines = html.escape(run["name"]), run["address"], run["lines"]
     count = len(lines)
     rows = "".join(
@@ -264,11 +265,11 @@ def section(run: dict[str, Any]) -> str:
     return f"""<div class="run">
 <p class="run-name">{name}</p>
 <div class="images">
-<figure><img class="epoch" {size} src="{address}/{count}.png"
+<figure><img class="epoch" {size} src="{address}/{count}.png" loading="lazy"
 alt="Four crops of chest radiographs.
 The generator of the run {name} drew them after epoch {count}.">
 <figcaption>SR after epoch <span class="now">{count}</span> of {count}</figcaption></figure>
-<figure><img {size} src="{address}/hr.png" loading="lazy"
+<figure><img {size} src="{originals}/hr.png" loading="lazy"
 alt="The same four crops of the original radiographs."><figcaption>HR</figcaption></figure>
 </div>
 <div class="measured">{chart(lines)}
