@@ -62,7 +62,7 @@ def site_images(site: Path) -> list[str]:
     images = [image for page in PAGES for image in parse(site / f"{page}.html").images]
     sources = [str(image["src"]) for image in images]
     shown = [s for s in sources if "_static/images/" not in s]
-    # With the folder: each run of a slider has an hr.png of its own.
+    # With the folder: each run of a slider has frames of the same names.
     return [s if s.startswith("data:") else "/".join(Path(s).parts[-2:]) for s in shown]
 
 

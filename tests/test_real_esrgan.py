@@ -168,7 +168,8 @@ def test_committed_means_and_intervals_are_those_of_the_values(committed, split)
     patients = [image["patient"] for image in part["data"]["images"]]
     assert set(part["methods"]) == {"bicubic", "real_esrgan"}
     for method in part["methods"].values():
-        assert set(method["values"]) == set(COLUMNS)
+        # The lattice of today is younger than this measurement.
+        assert set(method["values"]) == set(COLUMNS) - {"lattice"}
         for name, values in method["values"].items():
             assert len(values) == len(patients)
             assert method["mean"][name] == pytest.approx(fmean(values))

@@ -204,7 +204,7 @@ def test_colour_and_grey_networks_measure_colour_images(tmp_path):
         measure(models[1:], open_dataset(tmp_path / "images"), progress=False)
 
 
-GENERATORS = ["srresnet", "srresnet_paper", "srgan", "srgan_paper", "srgan_no_dice"]
+GENERATORS = ["srresnet", "srresnet_paper", "srgan"]
 NEW = [name for name in FAMILY if name not in ("bicubic", "srresnet", "srgan")]
 RUNS = [name for name in PRETRAINED if name != "neighbour_embedding"]
 
