@@ -190,12 +190,12 @@ class SRResNet(nn.Module):
         maps = self._noise_maps(lr, noise)
         x = self.head(lr)  # (N, width, H, W)
         x = x + self.tail(self.blocks(x))  # (N, width, H, W)
-        if maps:
+        if not maps:
+            x = self.upsample(x)  # (N, width, scale H, scale W)
+        else:
             x = self.noise[0](_repeat(x, maps[0]), maps[0])  # (K N, width, H, W)
-        for i, stage in enumerate(self.upsample, 1):
-            x = stage(x)  # twice the size
-            if maps:
-                x = self.noise[i](x, maps[i])
+            for i, stage in enumerate(self.upsample, 1):
+                x = self.noise[i](stage(x), maps[i])  # each time twice the size
         x = self.last(x)  # (K N, channels, scale H, scale W)
         return x if self.bicubic is None else x + _repeat(self.bicubic(lr), x)
 
