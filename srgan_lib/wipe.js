@@ -109,7 +109,10 @@
         addEventListener("DOMContentLoaded", () => this.#read(), { once: true });
     }
 
-    /** Show other images: at least two of {label, src, alt}. */
+    /** Show other images: at least two of {label, src, alt}.
+     *
+     * Where they are called as those before, one takes the place of the other: what was chosen,
+     * the divider and the zoom stay. */
     setImages(images) {
       const figures = images.map(({ label, src, alt }) => {
         const [figure, image, caption] = ["figure", "img", "figcaption"].map((name) =>
@@ -171,19 +174,22 @@
           return { image, label: figure.querySelector("figcaption")?.textContent.trim() || image.alt };
         });
       const labels = this.#figures.map((figure) => figure.label);
+      const before = [...this.#get("select.left").options].map((option) => option.text);
+      const same = before.length > 1 && before.join("\n") === labels.join("\n");
       const place = (side, otherwise) => {
         const found = labels.indexOf(this.getAttribute(side));
         return found < 0 ? otherwise : found;
       };
       this.#get(".wipe").hidden = labels.length < 2;
       if (labels.length < 2) return;
-      this.#chosen = { left: place("left", 0), right: place("right", labels.length - 1) };
+      if (!same)
+        this.#chosen = { left: place("left", 0), right: place("right", labels.length - 1) };
       for (const side of ["left", "right"])
         this.#get(`select.${side}`).replaceChildren(...labels.map((label) => new Option(label)));
       for (const { image } of this.#figures)
         if (!image.complete) image.addEventListener("load", () => this.#update(), { once: true });
       this.#show();
-      this.reset();
+      if (!same) this.reset();
     }
 
     /** Put the chosen images and their names where they belong. */

@@ -249,6 +249,11 @@ def test_dice_are_those_of_the_command_and_thrown_again_in_place(
         assert Image.open(here).text["Comment"] == Image.open(there).text["Comment"]
         assert f"the throw with seed {seed}" in Image.open(here).text["Comment"]
         results.append(mine)
+        wipe = part(page, "compare").locator("image-wipe")
+        if seed:  # the same spot is seen, as large as before
+            assert wipe.locator("output").text_content() == "2.0×"
+        else:
+            wipe.get_by_role("button", name="Zoom in").click()
         part(page, "again").focus()
         page.keyboard.press("Enter")
         expect(part(page, "outcome")).to_be_visible()  # the last result stays meanwhile

@@ -318,6 +318,7 @@ def test_a_script_fills_a_wipe(front: Page) -> None:
                 canvas.width = canvas.height = side;
                 return {label, src: canvas.toDataURL(), alt: `${label} of nothing`};
             };
+            window.image = image;
             const wipe = document.createElement("image-wipe");
             wipe.id = "made";
             wipe.setImages([image("old", 4), image("older", 4)]);
@@ -332,6 +333,14 @@ def test_a_script_fills_a_wipe(front: Page) -> None:
     assert made.locator(".view").bounding_box()["height"] > 100
     made.get_by_role("slider", name="Divider").press("Home")
     assert made.get_by_role("slider", name="Divider").get_attribute("aria-valuenow") == "0"
+    # Images of the same names take the place of the others, and what is seen stays in place.
+    made.get_by_role("button", name="Zoom in").click()
+    made.evaluate("wipe => wipe.setImages(['LR', 'SR', 'HR'].map((label) => image(label, 16)))")
+    assert made.get_by_role("slider", name="Divider").get_attribute("aria-valuenow") == "0"
+    assert made.locator("output").text_content() == "2.0×"
+    made.evaluate("wipe => wipe.setImages(['LR', 'SR'].map((label) => image(label, 16)))")
+    assert made.get_by_role("slider", name="Divider").get_attribute("aria-valuenow") == "50"
+    assert made.locator("output").text_content() == "1.0×"
     made.evaluate("wipe => wipe.setImages([])")
     assert not made.locator(".view").is_visible()
 

@@ -109,7 +109,11 @@ function show({ result, bicubic, height, width, dice }) {
     { label, src: addresses[1], alt: `${what}, enlarged four times by ${label}; computed, not for diagnosis.` },
   ];
   if (original) images.push({ label: "HR", src: original, alt: "The original of the sample." });
-  compare.replaceChildren(pictures(images));
+  // Another throw takes the place of the last: the same spot of the image stays in view.
+  const flips = shown && seed > shown.seed && shown.file === running.file && shown.model === model;
+  const wipe = flips && compare.querySelector("image-wipe");
+  if (wipe?.setImages) wipe.setImages(images);
+  else compare.replaceChildren(pictures(images));
   facts.textContent = `${what}: ${width} × ${height} pixels, by ${label}${dice ? `, the throw with seed ${seed}` : ""}.`;
   download.href = addresses[1];
   download.download = `${name.replace(/\.(png|jpe?g|dcm|dicom)$/i, "")}_x4${seed ? `_seed${seed}` : ""}.png`;
