@@ -38,6 +38,7 @@ from srgan_lib.degradation import crop_to_multiple, degrade, quantise
 from srgan_lib.evaluation import super_resolve, throws
 from srgan_lib.files import write_atomically
 from srgan_lib.metrics import lr_consistency, psnr
+from srgan_lib.noise import has_dice
 from srgan_lib.pretrained import load_network, weights_path
 from srgan_lib.realism import (
     kernel_distance,
@@ -84,7 +85,7 @@ def one_throw(network: nn.Module, hr: Tensor) -> tuple[dict[str, Any], Tensor]:
 
 def many_throws(network: nn.Module, hr: Tensor) -> dict[str, float]:
     """Return what is measured on many throws; nothing for a network without dice."""
-    if not getattr(network, "noise_channels", 0):
+    if not has_dice(network):
         return {}
     images = throws(network, degrade(hr, SCALE), THROWS)
     return {
@@ -135,7 +136,7 @@ def away(network: nn.Module, widths: tuple[int | None, ...] = (640, None)) -> di
             if width is not None:
                 lr = degrade(hr, SCALE)
                 mean = super_resolve(network, lr)
-                if getattr(network, "noise_channels", 0):
+                if has_dice(network):
                     mean = throws(network, lr, MEAN_OF).mean(0)
                 bicubic = super_resolve(Interpolation("bicubic", SCALE), lr)
                 values["mean_above_bicubic"] = psnr(mean, hr) - psnr(bicubic, hr)

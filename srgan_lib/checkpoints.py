@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib.architectures.network import Network, SRNetwork
 from srgan_lib.errors import WeightsError
 from srgan_lib.files import write_atomically
 
@@ -44,7 +44,7 @@ def save_weights(network: nn.Module, path: str | os.PathLike, *, half: bool = Fa
                 raise WeightsError(f"{name} holds values that are not finite; nothing was saved.")
         state[name] = value
     header = {"network": type(network).__name__}
-    if hasattr(network, "arguments"):
+    if isinstance(network, Network):
         header["arguments"] = json.dumps(network.arguments)
     write_atomically(path, _in_order(save(state, header)))
 
@@ -90,12 +90,8 @@ def read_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Tenso
         ) from error
     wanted = network.state_dict()
     kind = type(network).__name__
-    if isinstance(network, SRResNet) and network.noise and not arguments.get("noise"):
-        # Weights of a network without dice: the noise inputs begin at zero, which changes nothing.
-        inputs = [name for name in wanted if name.startswith("noise.")]
-        if not any(name in state for name in inputs):
-            arguments.pop("noise", None)
-            state |= {name: torch.zeros(wanted[name].shape) for name in inputs}
+    if isinstance(network, SRNetwork):
+        network.complete(state, arguments)
     for name, value in wanted.items():
         if name not in state:
             raise WeightsError(f"{path} is not for this {kind}: {name} is missing in it.")
@@ -112,8 +108,9 @@ def read_weights(network: nn.Module, path: str | os.PathLike) -> dict[str, Tenso
     unknown = next((name for name in state if name not in wanted), None)
     if unknown is not None:
         raise WeightsError(f"{path} is not for this {kind}: it holds {unknown}, too.")
+    own = network.arguments if isinstance(network, Network) else {}
     for name, value in arguments.items():  # some change no shape, a bicubic skip for one
-        here = getattr(network, "arguments", {}).get(name, value)
+        here = own.get(name, value)
         if here != value:
             raise WeightsError(
                 f"{path} is not for this {kind}: it was made with {name}={value!r}, not {here!r}."

@@ -17,7 +17,8 @@ from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, unknown
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from srgan_lib.architectures import SRNetwork
 
 
 SCALE = 4
@@ -354,7 +355,7 @@ def info(
         network = load_network(weights)
         print(weights_path(weights))
         print(f"  architecture: {type(network).__name__}")
-        for name, value in getattr(network, "arguments", {}).items():
+        for name, value in network.arguments.items():
             print(f"    {name}: {value}")
         print(f"  parameters: {sum(parameter.numel() for parameter in network.parameters()):,}")
         return
@@ -424,19 +425,16 @@ def _device(name: str | None) -> "torch.device":
     return device
 
 
-def _load(model: str) -> "nn.Module":
+def _load(model: str) -> "SRNetwork":
     """Return an interpolation or a generator by its name or its weights file."""
-    from srgan_lib.architectures import Discriminator, Interpolation
-    from srgan_lib.pretrained import PRETRAINED, load_network
+    from srgan_lib.architectures import Interpolation
+    from srgan_lib.pretrained import PRETRAINED, load_generator
 
     if model in _interpolations():
         return Interpolation(model, SCALE).eval()
     if model not in PRETRAINED and not model.endswith(".safetensors"):
         raise unknown_name("model", model, (*PRETRAINED, *_interpolations()))
-    network = load_network(model)
-    if isinstance(network, Discriminator):
-        raise ConfigurationError(f"{model} is a Discriminator; only a generator enlarges images.")
-    return network
+    return load_generator(model)
 
 
 def _find_images(
@@ -504,7 +502,7 @@ def _check_target(
 def _upscale_file(
     path: Path,
     targets: list[Path],
-    network: "nn.Module",
+    network: "SRNetwork",
     model: str,
     tile: int | None,
     precision: str,

@@ -10,7 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from srgan_lib.architectures import GENERATORS, Interpolation
+from srgan_lib.architectures.network import SRNetwork
 
 SIDE = 128
 """Side of the LR image that costs are measured on, in pixels."""
@@ -41,12 +41,15 @@ def measure_cost(network: nn.Module, channels: int = 1) -> Cost:
     """Return what a network costs, on the device that it is on and with torch's threads.
 
     Args:
-        network: a generator or an interpolation. Its mode is restored.
-        channels: of the image; the network's own where it says.
+        network: a generator, an interpolation, or any other module that enlarges. Its mode is
+            restored.
+        channels: of the image, where the network takes any number.
     """
     learned = list(network.parameters()) or list(network.buffers())
     device = learned[0].device if learned else torch.device("cpu")
-    lr = torch.rand(1, getattr(network, "channels", channels), SIDE, SIDE, device=device)
+    if isinstance(network, SRNetwork):
+        channels = network.channels or channels
+    lr = torch.rand(1, channels, SIDE, SIDE, device=device)
     was_training = network.training
     network.eval()
     try:
@@ -61,7 +64,7 @@ def measure_cost(network: nn.Module, channels: int = 1) -> Cost:
 
 def count_multiply_adds(network: nn.Module, lr: torch.Tensor) -> int | None:
     """Return the multiply-adds for LR (N, C, H, W), see :class:`Cost`."""
-    if not isinstance(network, (Interpolation, *GENERATORS.values())):
+    if not isinstance(network, SRNetwork) or not network.differentiable:
         return None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(lr)

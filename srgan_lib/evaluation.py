@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.calibration import MEASURES, measure_throws
 from srgan_lib.degradation import crop_to_multiple, degrade, quantise
@@ -86,8 +87,8 @@ def super_resolve(generator: nn.Module, lr: Tensor, bits: int = 8, seed: int = 0
     was_training = generator.training
     generator.eval()
     try:
-        alone = getattr(generator, "channels", lr.shape[0]) == 1
-        batch = lr[:, None] if alone else lr[None]  # (C, 1, h, w) or (1, C, h, w)
+        grey = isinstance(generator, SRNetwork) and generator.channels == 1
+        batch = lr[:, None] if grey else lr[None]  # (C, 1, h, w) or (1, C, h, w)
         with torch.no_grad():
             sr = generator(batch, *noise_inputs(generator, batch, seed))
             return quantise(sr.flatten(0, 1).float(), bits)

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from srgan_lib import __version__
 from srgan_lib.architectures import GENERATORS
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.degradation import resize_matrix
 from srgan_lib.errors import ConfigurationError, SRGANError
 from srgan_lib.files import write_atomically
@@ -64,7 +65,7 @@ class PolyphaseInterpolation(nn.Module):
         return functional.conv2d(x, self.kernels, padding=self.radius, groups=self.channels)
 
 
-def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
+def export_onnx(network: SRNetwork, path: str | os.PathLike) -> None:
     """Write a network as an ONNX file that takes any batch, height and width.
 
     Its input ``lr`` is float32 (N, C, H, W) in [0, 1], its output ``sr`` float32
@@ -84,7 +85,7 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
             file can't be written.
     """
     exported = _exportable(network)
-    channels = getattr(network, "channels", 1)
+    channels = network.channels or 1
     try:
         import onnx
         import onnxscript  # noqa: F401  (torch's exporter needs it)
@@ -142,17 +143,17 @@ def export_onnx(network: nn.Module, path: str | os.PathLike) -> None:
     write_atomically(path, data)
 
 
-def _exportable(network: nn.Module) -> nn.Module:
+def _exportable(network: SRNetwork) -> nn.Module:
     """Return a copy on the CPU, in float32 and evaluation mode, without fixed sizes."""
     if isinstance(network, Interpolation):
         return PolyphaseInterpolation(network, channels=1)
-    if not isinstance(network, tuple(GENERATORS.values())):
+    if not isinstance(network, SRNetwork) or not network.differentiable:
         raise ConfigurationError(
             f"{type(network).__name__} can't be exported; "
             f"{', '.join(GENERATORS)} and Interpolation can."
         )
-    network = copy.deepcopy(network).cpu().float().eval()
+    channels, network = network.channels or 1, copy.deepcopy(network).cpu().float().eval()
     for name, part in list(network.named_modules()):
         if isinstance(part, Interpolation):
-            network.set_submodule(name, PolyphaseInterpolation(part, network.channels))
+            network.set_submodule(name, PolyphaseInterpolation(part, channels))
     return network

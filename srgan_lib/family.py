@@ -11,20 +11,21 @@ from srgan_lib.architectures import NeighbourEmbedding
 from srgan_lib.checkpoints import save_weights
 from srgan_lib.datasets import open_dataset
 from srgan_lib.files import shared_folder
-from srgan_lib.pretrained import TRAINED
+from srgan_lib.pretrained import FAMILY
 from srgan_lib.recipes import Recipe, read_recipe
 from srgan_lib.runs import train
 
 
 def family_recipes() -> dict[str, Recipe]:
-    """Return the recipes of :data:`srgan_lib.pretrained.TRAINED`, by name.
+    """Return the recipes of those of :data:`srgan_lib.pretrained.FAMILY` that have one, by name.
 
     Raises:
         ConfigurationError: a recipe with a mistake.
         SRGANError: an installation without recipes.
     """
-    folder = shared_folder("recipes", f"{TRAINED[0]}.yaml")
-    return {name: read_recipe(folder / f"{name}.yaml") for name in TRAINED}
+    folder = shared_folder("recipes", "srresnet.yaml")
+    files = {name: folder / f"{name}.yaml" for name in FAMILY}
+    return {name: read_recipe(file) for name, file in files.items() if file.is_file()}
 
 
 def train_family(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.errors import ConfigurationError
 
 
@@ -58,8 +59,7 @@ def noise_inputs(
     """Return what a network takes beside the LR image: ``network(lr, *noise_inputs(...))``.
 
     Args:
-        network: any generator or interpolation. It throws dice if its attribute
-            ``noise_channels`` is there and not 0.
+        network: any generator or interpolation; another module throws no dice.
         lr: what it enlarges, float tensor (N, C, H, W); all N get the same noise.
         seed: of the noise.
         top: row of the whole image at which ``lr`` begins.
@@ -79,7 +79,7 @@ def noise_inputs(
 
 def has_dice(network: nn.Module) -> bool:
     """Return whether a network takes noise, and so has many results for one image."""
-    return getattr(network, "noise_channels", 0) > 0
+    return isinstance(network, SRNetwork) and network.noise_channels > 0
 
 
 def check_dice(network: nn.Module) -> None:

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from srgan_lib.architectures import GENERATORS
+from srgan_lib.architectures import DISCRIMINATORS, GENERATORS
 from srgan_lib.architectures.checks import MOST
 from srgan_lib.architectures.vgg import layer_names
 from srgan_lib.errors import ConfigurationError, unknown_name
@@ -163,7 +163,7 @@ class DiscriminatorPart(_Part):
     :data:`srgan_lib.architectures.DISCRIMINATORS`, and the arguments of that network.
     """
 
-    network: Literal["Discriminator", "PatchDiscriminator"] = "Discriminator"
+    network: Literal[tuple(DISCRIMINATORS)] = "Discriminator"  # type: ignore[valid-type]
     width: Annotated[Positive, Field(le=MOST)] = 64
     grid: Annotated[Positive, Field(le=MOST)] | None = None
 
@@ -174,8 +174,10 @@ class DiscriminatorPart(_Part):
 
     @model_validator(mode="after")
     def _agree(self) -> "DiscriminatorPart":
-        if self.network == "PatchDiscriminator" and self.grid is not None:
-            raise ValueError("grid has no use in a PatchDiscriminator, which judges each patch")
+        known = inspect.signature(DISCRIMINATORS[self.network]).parameters
+        for name in self.arguments:
+            if name not in known:
+                raise ValueError(f"{name} has no use in a {self.network}; remove it")
         return self
 
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import stdtrit
-from torch import nn
 
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.calibration import MEASURES
 from srgan_lib.cost import SIDE, measure_cost
@@ -32,7 +32,7 @@ from srgan_lib.evaluation import COLUMNS, evaluate
 from srgan_lib.files import shared_folder, write_atomically
 from srgan_lib.hardware import describe_hardware
 from srgan_lib.metrics import BORDER
-from srgan_lib.pretrained import load_network, weights_path
+from srgan_lib.pretrained import load_generator, weights_path
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 """Names of methods that need no weights."""
@@ -86,18 +86,18 @@ def measure(
             colour on grey images.
         WeightsError: weights that are missing or damaged.
     """
-    networks: dict[str, nn.Module] = {}
+    networks: dict[str, SRNetwork] = {}
     for model in models:
         if str(model) not in INTERPOLATIONS:
-            networks[str(model)] = load_network(model)
-    scales = {getattr(network, "scale", None) for network in networks.values()} or {4}
-    if not models or len(scales) > 1 or None in scales:
+            networks[str(model)] = load_generator(model)
+    scales = {network.scale for network in networks.values()} or {4}
+    if not models or len(scales) > 1:
         raise ConfigurationError(
             f"An evaluation needs generators of one scale, not of {sorted(map(str, scales))}."
         )
     scale = scales.pop()
     for name, network in networks.items():
-        taken = getattr(network, "channels", dataset.channels)
+        taken = network.channels or dataset.channels
         if taken not in (1, dataset.channels):
             raise ConfigurationError(
                 f"{name} takes images of {taken} channels; open the data with channels={taken}, "

@@ -30,11 +30,11 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures import (
-    DRCN,
+    DISCRIMINATORS,
     GENERATORS,
-    Discriminator,
+    DiscriminatorNetwork,
     Interpolation,
-    PatchDiscriminator,
+    SRNetwork,
     VGGFeatures,
 )
 from srgan_lib.checkpoints import load_state, load_weights, save_state, save_weights
@@ -125,7 +125,7 @@ def train(
                 run.close()
 
 
-def build_generator(recipe: Recipe) -> torch.nn.Module:
+def build_generator(recipe: Recipe) -> SRNetwork:
     """Return the recipe's generator with its starting weights."""
     part = recipe.generator
     generator = GENERATORS[part.network](recipe.data.channels, **part.arguments)
@@ -153,7 +153,7 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
     generator = build_generator(recipe)
     if recipe.stage == "content":
         common["pixel_loss"] = recipe.pixel_loss or "mse"
-        if isinstance(generator, DRCN):
+        if generator.gives_each:
             return RecursiveStage(generator, recipe.steps, **common)
         return ContentStage(generator, **common)
     assert recipe.loss is not None  # the recipe was checked
@@ -173,14 +173,13 @@ def build_stage(recipe: Recipe, accelerator: Accelerator) -> ContentStage | Adve
     )
 
 
-def build_discriminator(recipe: Recipe) -> torch.nn.Module:
+def build_discriminator(recipe: Recipe) -> DiscriminatorNetwork:
     """Return the recipe's discriminator, new."""
     part = recipe.discriminator
     assert part is not None  # the recipe was checked
-    if part.network == "PatchDiscriminator":
-        scale = recipe.generator.scale
-        return PatchDiscriminator(recipe.data.channels, scale=scale, **part.arguments)
-    return Discriminator(recipe.data.channels, **part.arguments)
+    network = DISCRIMINATORS[part.network]
+    scale = {"scale": recipe.generator.scale} if network.sees_lr else {}
+    return network(recipe.data.channels, **scale, **part.arguments)
 
 
 def build_sampler(recipe: Recipe, device: torch.device, progress: bool = False) -> CropSampler:

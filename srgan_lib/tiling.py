@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, unknown_name
 from srgan_lib.hardware import best_precision
 from srgan_lib.images import to_pixels
@@ -26,7 +27,7 @@ _MEMORY = 2 * 2**30  # bytes that one tile may take on its way through the netwo
 _LAYERS = 4  # of the widest feature maps that are in memory at once
 
 
-def receptive_radius(network: nn.Module) -> int:
+def receptive_radius(network: SRNetwork) -> int:
     """Return how far, in LR pixels, the input reaches that an output pixel depends on.
 
     No LR pixel that is more rows or columns away than this changes the ``scale`` x ``scale``
@@ -34,23 +35,21 @@ def receptive_radius(network: nn.Module) -> int:
     whole image.
 
     Args:
-        network: any of :data:`~srgan_lib.architectures.GENERATORS`, an
-            :class:`~srgan_lib.architectures.interpolation.Interpolation`, or another that has
-            the attribute ``receptive_radius``.
+        network: any :class:`~srgan_lib.architectures.network.SRNetwork`: a generator, an
+            interpolation, or a class of one's own that derives from it.
 
     Raises:
         ConfigurationError: a network of another kind.
     """
-    radius = getattr(network, "receptive_radius", None)
-    if radius is None:
+    if not isinstance(network, SRNetwork):
         raise ConfigurationError(
-            f"The receptive radius of a {type(network).__name__} isn't known, "
-            "so it can't enlarge in tiles; a generator or an Interpolation can."
+            f"The receptive radius of a {type(network).__name__} isn't known, so it can't enlarge "
+            "in tiles; a generator, an Interpolation or another SRNetwork can."
         )
-    return radius
+    return network.receptive_radius
 
 
-def best_tile(network: nn.Module, precision: str = "no") -> int:
+def best_tile(network: SRNetwork, precision: str = "no") -> int:
     """Return a tile size that takes about 2 GiB of memory, or less, on its way through a network.
 
     It is reckoned from the network's ``working_width``, the channels of its widest features for
@@ -64,13 +63,12 @@ def best_tile(network: nn.Module, precision: str = "no") -> int:
     Returns:
         The side in LR pixels, without the overlap; 32 at least, 1024 at most.
     """
-    channels = getattr(network, "working_width", 1)
     size = 2 if choose_precision(network, precision) == "bf16" else 4
-    side = math.isqrt(_MEMORY // (_LAYERS * channels * size)) // network.scale
+    side = math.isqrt(_MEMORY // (_LAYERS * network.working_width * size)) // network.scale
     return min(max(side - 2 * receptive_radius(network), 32), 1024)
 
 
-def choose_precision(network: nn.Module, precision: str = "auto") -> str:
+def choose_precision(network: SRNetwork, precision: str = "auto") -> str:
     """Return ``"bf16"`` or ``"no"`` for a precision that may be ``"auto"``.
 
     ``"auto"`` takes bfloat16 where the network's device computes faster in it, but only for
@@ -91,13 +89,13 @@ def choose_precision(network: nn.Module, precision: str = "auto") -> str:
         return "no"  # always in float32
     if precision != "auto":
         return precision
-    if not getattr(network, "adds_to_bicubic", False):
+    if not network.adds_to_bicubic:
         return "no"
     return "bf16" if best_precision(next(network.parameters()).device) == "bf16" else "no"
 
 
 def upscale_tiled(
-    network: nn.Module,
+    network: SRNetwork,
     lr: Tensor,
     *,
     bits: int | None = None,
@@ -134,7 +132,7 @@ def upscale_tiled(
             and 16.
         SRGANError: the GPU is out of memory; the message names a tile to try.
     """
-    radius, stride = receptive_radius(network), getattr(network, "stride", 1)
+    radius, stride = receptive_radius(network), network.stride
     if tile is not None and tile < 1:
         raise ConfigurationError(f"tile must be a positive number of pixels, not {tile}.")
     if lr.ndim != 3 or lr.numel() == 0 or not lr.is_floating_point():
@@ -142,7 +140,7 @@ def upscale_tiled(
             f"An image to enlarge must be a float tensor (C, h, w), not {lr.dtype} of the shape "
             f"{tuple(lr.shape)}."
         )
-    taken = getattr(network, "channels", 1)
+    taken = network.channels or 1
     if taken not in (1, lr.shape[0]):
         raise ImageError(
             f"The network takes {taken} channels, and the image has {lr.shape[0]}; "

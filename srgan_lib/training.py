@@ -19,9 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from srgan_lib.architectures.drcn import DRCN
-from srgan_lib.architectures.patch_discriminator import PatchDiscriminator
-from srgan_lib.architectures.srresnet import SRResNet
+from srgan_lib.architectures.network import DiscriminatorNetwork, SRNetwork
 from srgan_lib.averaging import MovingAverage
 from srgan_lib.crops import CropSampler
 from srgan_lib.errors import ConfigurationError, SRGANError, unknown_name
@@ -187,6 +185,8 @@ class ContentStage:
 class RecursiveStage(ContentStage):
     """Stage one of DRCN, with recursive supervision (Kim et al. 2016, section 3.2, eq. 8).
 
+    It fits any network that ``gives_each``.
+
     The loss is the mean loss of all recursions' images, times alpha, plus that of their average,
     times 1 - alpha. Alpha falls evenly from 1 to 0: at first each recursion learns to make an
     image, in the end only their average counts.
@@ -197,7 +197,7 @@ class RecursiveStage(ContentStage):
         options: see :class:`ContentStage`.
     """
 
-    def __init__(self, generator: DRCN, steps: int, **options: Any) -> None:
+    def __init__(self, generator: SRNetwork, steps: int, **options: Any) -> None:
         super().__init__(generator, **options)
         self.all_steps = steps
 
@@ -287,8 +287,8 @@ class AdversarialStage:
         self.discriminator = _Player(discriminator, discriminator_learning_rate, schedule, *how)
         self.loss = loss.to(self.accelerator.device)
         self.warm_up, self.penalty_weight = warm_up, penalty_weight
-        self.noise_channels = generator.noise_channels if isinstance(generator, SRResNet) else 0
-        self.sees_lr = isinstance(discriminator, PatchDiscriminator)
+        self.noise_channels = generator.noise_channels if isinstance(generator, SRNetwork) else 0
+        self.sees_lr = isinstance(discriminator, DiscriminatorNetwork) and discriminator.sees_lr
 
     def step(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Learn from one batch.

@@ -362,7 +362,7 @@ def play_weights(data: bytes) -> None:
 
 def _weights() -> st.SearchStrategy[bytes]:
     """Make files whose header asks for all kinds of networks."""
-    names = sorted(pretrained._NETWORKS)
+    names = sorted(pretrained.NETWORKS)
     numbers = st.one_of(
         st.sampled_from([*_NUMBERS, -1, 4, 10**30]), st.floats(), st.text(max_size=3)
     )

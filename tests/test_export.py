@@ -177,7 +177,7 @@ def test_failed_export_keeps_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("network", [Discriminator(width=2), NeighbourEmbedding(examples=20)])
 def test_other_networks_are_refused(tmp_path, network):
-    with pytest.raises(ConfigurationError, match=r"can't be exported; SRCNN, .* can\.") as caught:
+    with pytest.raises(ConfigurationError, match=r"can't be exported; .*SRCNN, .* can\.") as caught:
         export_onnx(network, tmp_path / "network.onnx")
     assert str(caught.value).startswith(type(network).__name__)
     assert os.listdir(tmp_path) == []

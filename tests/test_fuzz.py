@@ -30,7 +30,8 @@ from srgan_lib.pretrained import load_network
 from srgan_lib.recipes import read_recipe
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
-SECONDS = 4  # for each target
+SECONDS = 4  # for each target, and at least
+LEAST = 10  # inputs, on however busy a machine
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def small_limit(monkeypatch):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_inputs_end_in_success_or_in_a_sentence(name):
-    target, end, played = TARGETS[name], time.monotonic() + SECONDS, itertools.count()
+    target, end, played = TARGETS[name], time.monotonic() + SECONDS, itertools.count(1)
 
     @settings(
         max_examples=400,
@@ -52,12 +53,10 @@ def test_inputs_end_in_success_or_in_a_sentence(name):
     )
     @given(target.inputs())
     def play(data):
-        if time.monotonic() < end:
+        if next(played) <= LEAST or time.monotonic() < end:
             judge(target, data)
-            next(played)
 
     play()
-    assert next(played) >= 10
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -306,7 +305,7 @@ def test_network_of_refused_weights_never_takes_memory(tmp_path, monkeypatch):
         devices.append(torch.empty(0).device.type)
         return SRResNet(**arguments)
 
-    monkeypatch.setitem(pretrained._NETWORKS, "SRResNet", build)
+    monkeypatch.setitem(pretrained.NETWORKS, "SRResNet", build)
     with pytest.raises(WeightsError, match="is missing in it"):
         load_network(tmp_path / "w.safetensors")
     assert devices == ["meta"]

@@ -316,7 +316,7 @@ def test_key_of_an_earlier_version_is_unknown(recipe, place, rest):
 def test_unknown_network_is_named_with_the_nearest_known_one():
     words = refusal(content(generator={"network": "SwinR", "depths": [2]}))
     assert words.startswith("The recipe, at generator.network: Unknown network 'SwinR'.")
-    assert "Did you mean 'SwinIR'? Known: SRCNN, " in words
+    assert "Did you mean 'SwinIR'? Known: DRCN, " in words
 
 
 def test_message_about_a_part_as_a_whole_does_not_repeat_it():
@@ -388,7 +388,7 @@ def test_message_about_a_part_as_a_whole_does_not_repeat_it():
         (adversarial(loss=None), "needs the part loss"),
         (adversarial(data={"crop_size": 28}), "data.crop_size of 32 or more"),
         (content(generator="SwinIR"), "at generator: .*dictionary .*, not 'SwinIR'.$"),
-        (content(generator={"network": 3}), "at generator.network: Unknown network '3'. Known: S"),
+        (content(generator={"network": 3}), "at generator.network: Unknown network '3'. Known: D"),
         (content(generator={"network": None}), "at generator.network: Unknown network 'None'"),
         (swinir(depths=[2, True]), "at generator.depths.1: Input should be a number, not True.$"),
         (swinir(depths=[2, 2.5]), "at generator.depths.1: .*integer.*, not 2.5"),

@@ -143,10 +143,10 @@ def test_batch_norm_can_be_left_out():
         ({"channels": 2}, "channels must be 1 or 3, not 2"),
         ({"scale": 3}, "scale must be 2, 4 or 8, not 3"),
         ({"scale": 16}, "scale must be 2, 4 or 8"),
-        ({"blocks": 0}, r"blocks \(0\)"),
-        ({"width": 0}, r"width \(0\)"),
+        ({"blocks": 0}, "blocks must be positive, not 0"),
+        ({"width": 0}, "width must be positive, not 0"),
         ({"end_kernel": 4}, "must be odd, not 4"),
-        ({"end_kernel": -1}, "must be odd"),
+        ({"end_kernel": -1}, "end_kernel must be positive"),
     ],
 )
 def test_impossible_values_are_refused(options, message):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from srgan_lib import tiling
-from srgan_lib.architectures import Discriminator, Interpolation, SRResNet
+from srgan_lib.architectures import Discriminator, Interpolation, SRNetwork, SRResNet
 from srgan_lib.degradation import KERNELS, resize_matrix
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError
 from srgan_lib.images import to_pixels
@@ -88,8 +88,11 @@ def test_radius_of_other_networks_is_not_guessed(network):
 def test_network_without_parameters_is_enlarged_in_tiles():
     """Neighbour embedding has none, and isn't faster in bfloat16."""
 
-    class Repeat(torch.nn.Module):
-        channels, scale, receptive_radius = 1, 2, 0
+    class Repeat(SRNetwork, named=False):
+        receptive_radius, working_width = 0, 1
+
+        def __init__(self, channels=1, scale=2):
+            super().__init__(locals())
 
         def forward(self, lr):
             return lr.repeat_interleave(2, -1).repeat_interleave(2, -2)
@@ -306,7 +309,7 @@ def test_full_gpu_names_a_tile_to_try(monkeypatch):
 
 MEMORY = """
 import torch
-from srgan_lib.architectures import SRResNet
+from srgan_lib.architectures import SRNetwork, SRResNet
 from srgan_lib.tiling import upscale_tiled
 
 def peak():

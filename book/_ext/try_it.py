@@ -65,7 +65,7 @@ def describe(network: "nn.Module", name: str) -> dict:
     return {
         "scale": network.scale,
         "radius": receptive_radius(network),
-        "noise_channels": getattr(network, "noise_channels", 0),
+        "noise_channels": network.noise_channels,
         "notice": notice(
             network.scale, name, "the throw with seed {seed}" if has_dice(network) else ""
         ),

@@ -1,10 +1,14 @@
 """What all generators ask of their arguments and of their input."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from srgan_lib.errors import ConfigurationError, ImageError
+
+if TYPE_CHECKING:
+    from srgan_lib.architectures.network import SRNetwork
 
 
 def check_form(channels: int, scale: int, scales: tuple[int, ...]) -> None:
@@ -40,7 +44,7 @@ def check_positive(most: int = MOST, **values: int | Iterable[int]) -> None:
             raise ConfigurationError(f"{name} must be {most} at most, not {str(value)[:40]}.")
 
 
-def check_input(network: nn.Module, lr: Tensor) -> None:
+def check_input(network: "SRNetwork", lr: Tensor) -> None:
     """Raise an ImageError unless LR is a batch with as many channels as the network."""
     if lr.ndim != 4 or lr.shape[1] != network.channels:
         raise ImageError(

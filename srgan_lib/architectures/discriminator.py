@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
+from srgan_lib.architectures.network import DiscriminatorNetwork
 from srgan_lib.errors import ConfigurationError, ImageError
 
 
-class Discriminator(nn.Module):
+class Discriminator(DiscriminatorNetwork):
     """Say of each image how real it looks, as one logit.
 
     Eight 3 x 3 convolutions go from 64 to 512 channels; every second one halves the size by its
@@ -22,9 +23,6 @@ class Discriminator(nn.Module):
         channels: 1 (grey) or 3 (RGB).
         width: channels of the first convolution; 64 in the paper. All others follow from it.
         grid: side of the feature map that the dense layer sees.
-
-    Attributes:
-        arguments: what this network was made with; saved along with its weights.
 
     Raises:
         ConfigurationError: an impossible value.

@@ -1,13 +1,16 @@
 """DRCN, a deep network with the weights of a shallow one (Kim et al. 2016)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork
 
 
-class DRCN(nn.Module):
+class DRCN(SRNetwork):
     """Apply one convolution again and again, and let every recursion predict the SR image.
 
     The embedding net reads the bicubic image; the inference net is a single convolution with its
@@ -23,30 +26,20 @@ class DRCN(nn.Module):
         width: channels; 256 in the paper.
         recursions: how often the shared convolution is used; 16 in the paper.
 
-    Attributes:
-        adds_to_bicubic: True: the bicubic image is in the sum as it is.
-        arguments: what this network was made with; saved along with its weights.
-
     Raises:
         ConfigurationError: an impossible value.
     """
 
     adds_to_bicubic = True
+    gives_each = True
+    small: ClassVar = {"width": 6, "recursions": 3}
 
     def __init__(
         self, channels: int = 1, scale: int = 4, width: int = 256, recursions: int = 16
     ) -> None:
-        super().__init__()
-        check_form(channels, scale, (2, 3, 4))
+        super().__init__(locals())
         check_positive(width=width)
         check_positive(MOST_LAYERS, recursions=recursions)
-        self.channels, self.scale = channels, scale
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "width": width,
-            "recursions": recursions,
-        }
         self.bicubic = Interpolation("bicubic", scale)
         self.embedding = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),

@@ -1,11 +1,14 @@
 """ESPCN, which works at the size of the LR image and enlarges last (Shi et al. 2016)."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import check_input, check_positive
+from srgan_lib.architectures.network import SRNetwork
 
 
-class ESPCN(nn.Module):
+class ESPCN(SRNetwork):
     """Three convolutions on LR; the last makes all pixels of a cell at once.
 
     The sub-pixel convolution (section 2.2) is a convolution to ``channels * scale^2`` channels
@@ -17,21 +20,17 @@ class ESPCN(nn.Module):
         scale: 2, 3 or 4.
         widths: channels after the first and the second convolution; 64 and 32 in the paper.
 
-    Attributes:
-        arguments: what this network was made with; saved along with its weights.
-
     Raises:
         ConfigurationError: an impossible value.
     """
 
+    small: ClassVar = {"widths": (6, 4)}
+
     def __init__(
         self, channels: int = 1, scale: int = 4, widths: tuple[int, int] = (64, 32)
     ) -> None:
-        super().__init__()
-        check_form(channels, scale, (2, 3, 4))
+        super().__init__(locals())
         check_positive(widths=widths)
-        self.channels, self.scale = channels, scale
-        self.arguments = {"channels": channels, "scale": scale, "widths": list(widths)}
         self.features = nn.Sequential(
             nn.Conv2d(channels, widths[0], 5, padding=2),
             nn.Tanh(),  # better than ReLU here, says section 3.2

@@ -2,15 +2,16 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.degradation import KERNELS, resize
 from srgan_lib.errors import ConfigurationError, unknown_name
 
 _SUPPORT = {"nearest": 0.5, "bilinear": 1, "bicubic": 2, "lanczos": 3}  # half widths, in LR pixels
 
 
-class Interpolation(nn.Module):
+class Interpolation(SRNetwork, named=False):
     """Enlarge by interpolation, called exactly as a generator is.
 
     Args:
@@ -21,13 +22,16 @@ class Interpolation(nn.Module):
         ConfigurationError: an unknown kernel or an impossible scale.
     """
 
+    offered_scales = None
+    working_width = 1
+
     def __init__(self, kernel: str = "bicubic", scale: int = 4) -> None:
-        super().__init__()
+        super().__init__(locals())
         if kernel not in KERNELS:
             raise unknown_name("kernel", kernel, KERNELS)
         if scale < 1:
             raise ConfigurationError(f"scale must be a positive whole number, not {scale}.")
-        self.kernel, self.scale = kernel, scale
+        self.kernel = kernel
 
     def reach(self, beyond: int = 0) -> int:
         """Return how far, in LR pixels, the input reaches that an LR pixel's cell depends on.

@@ -1,11 +1,14 @@
 """IPT, the image processing transformer (Chen et al. 2021)."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork, start_at_zero
 from srgan_lib.errors import ConfigurationError
 
 
@@ -64,7 +67,7 @@ class DecoderLayer(nn.Module):
         return z + self.feed_forward(self.norms[2](z))
 
 
-class IPT(nn.Module):
+class IPT(SRNetwork):
     """One transformer for several tasks, here magnifications, each with a head and a tail.
 
     A head turns the image into features. They are cut into patches, which are the transformer's
@@ -94,13 +97,21 @@ class IPT(nn.Module):
         bicubic_skip: add the bicubic image to the output.
 
     Attributes:
-        adds_to_bicubic: whether what the layers give is added to the bicubic image.
-        arguments: what this network was made with; saved along with its weights.
         stride: how far apart crops begin; an image may be cut at multiples of this.
 
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    small: ClassVar = {
+        "width": 4,
+        "patch": 2,
+        "depth": 1,
+        "heads": 2,
+        "expansion": 2,
+        "crop": 8,
+        "overlap": 2,
+    }
 
     def __init__(
         self,
@@ -117,9 +128,9 @@ class IPT(nn.Module):
         *,
         bicubic_skip: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(locals())
         for one in scales:
-            check_form(channels, one, (2, 3, 4))
+            check_form(channels, one, self.offered_scales)
         if scale not in scales:
             raise ConfigurationError(f"scale must be one of scales {tuple(scales)}, not {scale}.")
         check_positive(width=width, patch=patch, heads=heads, expansion=expansion, crop=crop)
@@ -134,22 +145,9 @@ class IPT(nn.Module):
                 f"crop ({crop}) must be a multiple of patch ({patch}) and more than overlap "
                 f"({overlap}), which must not be negative."
             )
-        self.channels, self.scale, self.patch = channels, scale, patch
-        self.crop, self.overlap, self.stride = crop, overlap, crop - overlap
+        self.patch, self.crop, self.overlap = patch, crop, overlap
+        self.stride = crop - overlap
         self.adds_to_bicubic = bicubic_skip
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "scales": list(scales),
-            "width": width,
-            "patch": patch,
-            "depth": depth,
-            "heads": heads,
-            "expansion": expansion,
-            "crop": crop,
-            "overlap": overlap,
-            "bicubic_skip": bicubic_skip,
-        }
         tokens, hidden = (crop // patch) ** 2, expansion * dimension
         layer = (dimension, heads, hidden)
         self.heads = nn.ModuleDict({f"x{one}": _head(channels, width) for one in scales})
@@ -165,8 +163,7 @@ class IPT(nn.Module):
         self.bicubic = Interpolation("bicubic", scale) if bicubic_skip else None
         if bicubic_skip:
             for tail in self.tails.values():
-                nn.init.zeros_(tail[-1].weight)
-                nn.init.zeros_(tail[-1].bias)
+                start_at_zero(tail[-1])
 
     @property
     def receptive_radius(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from scipy.optimize import nnls
 from scipy.sparse import csr_array
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor, nn
+from torch import Tensor
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import check_input, check_positive
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.degradation import crop_to_multiple, degrade, resize
 from srgan_lib.errors import ConfigurationError, ImageError, WeightsError
 
@@ -21,7 +22,7 @@ _PAIRS = 32  # training patches for each example
 _FLAT = 0.01  # what flat patches count in place of a contrast of zero
 
 
-class NeighbourEmbedding(nn.Module):
+class NeighbourEmbedding(SRNetwork):
     """Blend the HR patches of those examples whose LR patches are alike.
 
     No layers and no gradients: a dictionary of examples, each a small LR patch with its HR patch.
@@ -51,11 +52,13 @@ class NeighbourEmbedding(nn.Module):
     Attributes:
         low: LR patches less their mean (examples, patch^2).
         high: HR patches less the mean of their LR patch (examples, (patch scale)^2).
-        arguments: what this dictionary was made with; saved along with it.
 
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    differentiable = False
+    small: ClassVar = {"neighbours": 3, "examples": 20}
 
     def __init__(
         self,
@@ -65,23 +68,14 @@ class NeighbourEmbedding(nn.Module):
         neighbours: int = 15,
         examples: int = 6000,
     ) -> None:
-        super().__init__()
-        check_form(channels, scale, (2, 3, 4))
+        super().__init__(locals())
         check_positive(patch=patch, neighbours=neighbours)
         check_positive(most=10**7, examples=examples)
         if patch % 2 == 0:
             raise ConfigurationError(f"patch must be odd, not {patch}.")
         if neighbours > examples:
             raise ConfigurationError(f"{examples} examples don't hold {neighbours} neighbours.")
-        self.channels, self.scale, self.patch = channels, scale, patch
-        self.neighbours, self.examples = neighbours, examples
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "patch": patch,
-            "neighbours": neighbours,
-            "examples": examples,
-        }
+        self.patch, self.neighbours, self.examples = patch, neighbours, examples
         self.register_buffer("low", torch.zeros(examples, patch**2))
         self.register_buffer("high", torch.zeros(examples, (patch * scale) ** 2))
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from srgan_lib.architectures.checks import check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import DiscriminatorNetwork
 from srgan_lib.degradation import quantise
 from srgan_lib.errors import ConfigurationError, ImageError
 
@@ -12,7 +13,7 @@ _SLOPE = 0.2
 _ZOOM = 30  # what SR adds to the enlarged LR image is some hundredths of the range
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(DiscriminatorNetwork):
     """Say of each patch of an image how real it looks, beside the LR image, as a map of logits.
 
     It has the eight 3 x 3 convolutions of SRGAN's discriminator (Ledig et al. 2017, figure 4;
@@ -36,19 +37,16 @@ class PatchDiscriminator(nn.Module):
         scale: HR pixels a side that make one LR pixel.
         bits: bit depth that images are rounded to.
 
-    Attributes:
-        arguments: what this network was made with; saved along with its weights.
-
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    sees_lr = True
 
     def __init__(self, channels: int = 1, width: int = 32, scale: int = 4, bits: int = 8) -> None:
         super().__init__()
         if channels not in (1, 3):
             raise ConfigurationError(f"channels must be 1 or 3, not {channels}.")
-        if width < 1:
-            raise ConfigurationError(f"width ({width}) must be positive.")
         check_positive(width=width, scale=scale)
         if not 1 <= bits <= 16:
             raise ConfigurationError(f"bits must be between 1 and 16, not {bits}.")

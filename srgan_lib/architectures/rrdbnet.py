@@ -1,11 +1,14 @@
 """RRDBNet, the generator of ESRGAN (Wang et al. 2018, section 3.1 and figures 3 and 4)."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork, start_at_zero
 
 
 class DenseBlock(nn.Module):
@@ -41,7 +44,7 @@ class RRDB(nn.Module):
         return x + 0.2 * self.body(x)
 
 
-class RRDBNet(nn.Module):
+class RRDBNet(SRNetwork):
     """Generator of ESRGAN: SRResNet's frame, with RRDBs in place of residual blocks.
 
     There is no batch norm: its statistics differ between training and testing, and where they do
@@ -59,13 +62,12 @@ class RRDBNet(nn.Module):
         growth: channels that each convolution of a dense block adds; 32 in the paper.
         bicubic_skip: add the bicubic image to the output.
 
-    Attributes:
-        adds_to_bicubic: whether what the layers give is added to the bicubic image.
-        arguments: what this network was made with; saved along with its weights.
-
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    offered_scales = (2, 4)
+    small: ClassVar = {"blocks": 2, "width": 6, "growth": 3}
 
     def __init__(
         self,
@@ -77,20 +79,10 @@ class RRDBNet(nn.Module):
         *,
         bicubic_skip: bool = False,
     ) -> None:
-        super().__init__()
-        check_form(channels, scale, (2, 4))
+        super().__init__(locals())
         check_positive(width=width, growth=growth)
         check_positive(MOST_LAYERS, blocks=blocks)
-        self.channels, self.scale = channels, scale
         self.adds_to_bicubic = bicubic_skip
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "blocks": blocks,
-            "width": width,
-            "growth": growth,
-            "bicubic_skip": bicubic_skip,
-        }
         self.head = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(RRDB(width, growth) for _ in range(blocks)))
         self.tail = nn.Conv2d(width, width, 3, padding=1)
@@ -110,8 +102,7 @@ class RRDBNet(nn.Module):
                     nn.init.zeros_(module.bias)
         self.bicubic = Interpolation("bicubic", scale) if bicubic_skip else None
         if bicubic_skip:
-            nn.init.zeros_(self.last[-1].weight)
-            nn.init.zeros_(self.last[-1].bias)
+            start_at_zero(self.last[-1])
 
     @property
     def receptive_radius(self) -> int:

@@ -1,13 +1,16 @@
 """SRCNN, the first convolutional network for super-resolution (Dong et al. 2014)."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import check_form, check_input, check_positive
+from srgan_lib.architectures.checks import check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork
 from srgan_lib.errors import ConfigurationError
 
 
-class SRCNN(nn.Module):
+class SRCNN(SRNetwork):
     """Enlarge by bicubic interpolation, then sharpen with three convolutions.
 
     The paper reads them as three steps (section 3.1): patch extraction and representation, a
@@ -24,12 +27,11 @@ class SRCNN(nn.Module):
             one channel, or 5 in its 9-5-5, 57,184.
         widths: channels after the first and the second convolution, 64 and 32 in the paper.
 
-    Attributes:
-        arguments: what this network was made with; saved along with its weights.
-
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    small: ClassVar = {"widths": (6, 4)}
 
     def __init__(
         self,
@@ -38,18 +40,10 @@ class SRCNN(nn.Module):
         mapping_kernel: int = 1,
         widths: tuple[int, int] = (64, 32),
     ) -> None:
-        super().__init__()
-        check_form(channels, scale, (2, 3, 4))
+        super().__init__(locals())
         if mapping_kernel < 1 or mapping_kernel % 2 == 0:
             raise ConfigurationError(f"mapping_kernel must be odd, not {mapping_kernel}.")
         check_positive(widths=widths, mapping_kernel=mapping_kernel)
-        self.channels, self.scale = channels, scale
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "mapping_kernel": mapping_kernel,
-            "widths": list(widths),
-        }
         self.bicubic = Interpolation("bicubic", scale)
         self.extraction = _convolution(channels, widths[0], 9)
         self.mapping = _convolution(widths[0], widths[1], mapping_kernel)

@@ -1,11 +1,14 @@
 """SRResNet, the generator of SRGAN (Ledig et al. 2017, section 2.1.1 and figure 4)."""
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from srgan_lib.architectures.checks import MOST_LAYERS, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork, start_at_zero
 from srgan_lib.errors import ConfigurationError, ImageError
 
 
@@ -63,7 +66,7 @@ class NoiseInput(nn.Module):
         return x + noise.to(gain.dtype) * gain
 
 
-class SRResNet(nn.Module):
+class SRResNet(SRNetwork):
     """Generator: LR image in, SR image of ``scale`` times the size out.
 
     A 9 x 9 convolution reads the image; residual blocks work at low resolution; a long skip
@@ -94,12 +97,13 @@ class SRResNet(nn.Module):
         noise_channels: channels of the noise that :meth:`forward` takes, 0 without noise inputs:
             one for each pixel that an LR pixel becomes, at all sizes on the way (1 + 4 + 16 for a
             scale of 4).
-        adds_to_bicubic: whether what the layers give is added to the bicubic image.
-        arguments: what this network was made with; saved along with its weights.
 
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    offered_scales = (2, 4, 8)
+    small: ClassVar = {"blocks": 1, "width": 4}
 
     def __init__(
         self,
@@ -113,29 +117,12 @@ class SRResNet(nn.Module):
         end_kernel: int = 9,
         noise: bool = False,
     ) -> None:
-        super().__init__()
-        if channels not in (1, 3):
-            raise ConfigurationError(f"channels must be 1 or 3, not {channels}.")
-        if scale not in (2, 4, 8):
-            raise ConfigurationError(f"scale must be 2, 4 or 8, not {scale}.")
-        if blocks < 1 or width < 1:
-            raise ConfigurationError(f"blocks ({blocks}) and width ({width}) must be positive.")
-        check_positive(MOST_LAYERS, blocks=blocks)
-        if end_kernel < 1 or end_kernel % 2 == 0:
-            raise ConfigurationError(f"end_kernel must be odd, not {end_kernel}.")
+        super().__init__(locals())
         check_positive(width=width, end_kernel=end_kernel)
-        self.channels, self.scale = channels, scale
+        check_positive(MOST_LAYERS, blocks=blocks)
+        if end_kernel % 2 == 0:
+            raise ConfigurationError(f"end_kernel must be odd, not {end_kernel}.")
         self.adds_to_bicubic = bicubic_skip
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "blocks": blocks,
-            "width": width,
-            "batch_norm": batch_norm,
-            "bicubic_skip": bicubic_skip,
-            "end_kernel": end_kernel,
-            "noise": noise,
-        }
         padding = end_kernel // 2
         self.head = nn.Sequential(
             nn.Conv2d(channels, width, end_kernel, padding=padding), nn.PReLU()
@@ -147,8 +134,7 @@ class SRResNet(nn.Module):
         self.last = nn.Conv2d(width, channels, end_kernel, padding=padding)
         self.bicubic = Interpolation("bicubic", scale) if bicubic_skip else None
         if bicubic_skip:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+            start_at_zero(self.last)
         inputs = stages + 1 if noise else 0
         self.noise = nn.ModuleList(NoiseInput(width) for _ in range(inputs))
         self.noise_channels = sum(4**stage for stage in range(inputs))
@@ -171,6 +157,13 @@ class SRResNet(nn.Module):
     def working_width(self) -> int:
         """Channels of its widest features for each SR pixel: what memory grows with."""
         return self.arguments["width"]
+
+    def complete(self, state: dict[str, Tensor], arguments: dict[str, Any]) -> None:
+        """Turn weights without dice into some with: noise inputs begin at zero, without effect."""
+        inputs = {name: x for name, x in self.state_dict().items() if name.startswith("noise.")}
+        if inputs and not arguments.get("noise") and not inputs.keys() & state.keys():
+            arguments.pop("noise", None)
+            state |= {name: torch.zeros(x.shape) for name, x in inputs.items()}
 
     def forward(self, lr: Tensor, noise: Tensor | None = None) -> Tensor:
         """Turn LR (N, channels, H, W) in [0, 1] into SR (N, channels, scale H, scale W).

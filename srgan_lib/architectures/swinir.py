@@ -1,11 +1,14 @@
 """SwinIR, image restoration by attention in shifted windows (Liang et al. 2021)."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srgan_lib.architectures.checks import MOST_LAYERS, check_form, check_input, check_positive
+from srgan_lib.architectures.checks import MOST_LAYERS, check_input, check_positive
 from srgan_lib.architectures.interpolation import Interpolation
+from srgan_lib.architectures.network import SRNetwork, start_at_zero
 from srgan_lib.errors import ConfigurationError
 
 
@@ -75,7 +78,7 @@ class SwinLayer(nn.Module):
         return x + self.feed_forward(x)
 
 
-class SwinIR(nn.Module):
+class SwinIR(SRNetwork):
     """Generator of SwinIR in its lightweight form: one sub-pixel convolution enlarges.
 
     A convolution reads the image (shallow features); residual Swin transformer blocks, each some
@@ -98,13 +101,13 @@ class SwinIR(nn.Module):
         bicubic_skip: add the bicubic image to the output.
 
     Attributes:
-        adds_to_bicubic: whether what the layers give is added to the bicubic image.
-        arguments: what this network was made with; saved along with its weights.
         stride: an image may be cut at multiples of this, so that its windows stay the same.
 
     Raises:
         ConfigurationError: an impossible value.
     """
+
+    small: ClassVar = {"depths": (2, 2), "width": 6, "heads": 2, "window": 4}
 
     def __init__(
         self,
@@ -118,26 +121,15 @@ class SwinIR(nn.Module):
         *,
         bicubic_skip: bool = False,
     ) -> None:
-        super().__init__()
-        check_form(channels, scale, (2, 3, 4))
+        super().__init__(locals())
         check_positive(width=width, heads=heads, window=window, expansion=expansion)
         check_positive(MOST_LAYERS, depths=depths)
         if width % heads:
             raise ConfigurationError(f"width ({width}) must be a multiple of heads ({heads}).")
         if window % 2:
             raise ConfigurationError(f"window must be even, not {window}.")
-        self.channels, self.scale, self.window = channels, scale, window
-        self.adds_to_bicubic, self.stride = bicubic_skip, window
-        self.arguments = {
-            "channels": channels,
-            "scale": scale,
-            "width": width,
-            "depths": list(depths),
-            "heads": heads,
-            "window": window,
-            "expansion": expansion,
-            "bicubic_skip": bicubic_skip,
-        }
+        self.window = self.stride = window
+        self.adds_to_bicubic = bicubic_skip
         self.shallow = nn.Conv2d(channels, width, 3, padding=1)
         self.norm_first = nn.LayerNorm(width)
         self.blocks = nn.ModuleList()
@@ -161,8 +153,7 @@ class SwinIR(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         if bicubic_skip:
-            nn.init.zeros_(self.upsample[0].weight)
-            nn.init.zeros_(self.upsample[0].bias)
+            start_at_zero(self.upsample[0])
 
     @property
     def receptive_radius(self) -> int:
