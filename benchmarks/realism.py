@@ -39,7 +39,7 @@ from srgan_lib.evaluation import super_resolve, throws
 from srgan_lib.files import write_atomically
 from srgan_lib.metrics import lr_consistency, psnr
 from srgan_lib.noise import has_dice
-from srgan_lib.pretrained import load_network, weights_path
+from srgan_lib.pretrained import CARDS, load_network, weights_path
 from srgan_lib.realism import (
     kernel_distance,
     lattice_ratio,
@@ -48,13 +48,8 @@ from srgan_lib.realism import (
     vgg_statistics,
 )
 
-NAMES = {
-    "bicubic": "bicubic",
-    "srresnet": "SRResNet",
-    "srgan_paper": "SRGAN, paper's form",
-    "srgan_no_dice": "SRGAN without dice",
-    "srgan": "SRGAN",
-}
+SHOWN = ("srresnet", "srgan_paper", "srgan_no_dice", "srgan")
+NAMES = {"bicubic": "bicubic"} | {name: CARDS[name].title for name in SHOWN}
 OUT = Path(__file__).resolve().parent.parent / "results" / "realism.json"
 WINDOW = 192
 """Side of the window of each image, in pixels."""

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sphinx.application import Sphinx
 
+from srgan_lib.pretrained import CARDS
+
 if TYPE_CHECKING:
     from torch import nn
 
 PAGE = "book/try_it"
-MODELS = ("srresnet", "srgan")
+MODELS = {name: card for name, card in CARDS.items() if card.try_it}  # as the model cards say
 TILE = 96  # side in LR pixels, without the surroundings: about 1 GB of memory in the browser
 MAX_PIXELS, MAX_SIDE = 1024 * 1024, 2048
 SAMPLE = (40, 50, 128)  # top, left and side of what is shown of the sample, in LR pixels
@@ -130,6 +132,17 @@ def policy(html: str) -> str:
     )
 
 
+def offer(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Offer the networks in the page, the first of them chosen."""
+    if docname == PAGE:
+        choices = [
+            f'<label><input type="radio" name="model" value="{name}" data-title="{card.title}"'
+            f"{'' if i else ' checked'} /> {card.title}: {card.try_it}</label>"
+            for i, (name, card) in enumerate(MODELS.items())
+        ]
+        source[0] = source[0].replace("<!-- models -->", "\n      ".join(choices))
+
+
 def finish(app: Sphinx, exception: Exception | None) -> None:
     """Complete the page once it is written."""
     page = Path(app.outdir) / f"{PAGE}.html"
@@ -144,5 +157,6 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("source-read", offer)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

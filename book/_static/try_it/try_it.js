@@ -102,7 +102,7 @@ function show({ result, bicubic, height, width, dice }) {
   addresses.forEach((address) => URL.revokeObjectURL(address));
   addresses = [bicubic, result].map((blob) => URL.createObjectURL(blob));
   const { name, model, original, seed } = running;
-  const label = { srresnet: "SRResNet", srgan: "SRGAN" }[model];
+  const label = form.querySelector(`[value="${model}"]`).dataset.title;
   const what = original ? "The sample" : name;
   const images = [
     { label: "Bicubic", src: addresses[0], alt: `${what}, enlarged four times by bicubic interpolation.` },
