@@ -38,7 +38,7 @@ $(PACKAGES): requirements.lock pyproject.toml $(TOOLS)
 define build_site
 @rm -rf $(SITE) _build/.doctrees
 .venv/bin/jupyter-book build . -W -n --keep-going --all -q
-$(PY) .ci/check_site.py $(SITE)
+$(PY) tools/check_site.py $(SITE)
 endef
 
 .PHONY: check-python help setup book pdf serve test colab newest lint notebooks solutions measure claims fuzz faults lock set-repository clean distclean
@@ -52,18 +52,18 @@ book: $(PACKAGES) ## build the site from the notebooks' stored outputs
 	$(build_site)
 	@echo
 	@echo "The site is in $(SITE). To read it: make serve, then open http://localhost:$(PORT)"
-	@$(PY) .ci/set_repository.py --hint
+	@$(PY) tools/set_repository.py --hint
 
 $(SITE)/index.html:
 	@$(MAKE) book
 
 pdf: $(PACKAGES) $(SITE)/index.html ## print the site as one PDF, _build/course.pdf (needs Chromium)
-	$(PY) .ci/make_pdf.py $(SITE) _build/course.pdf
+	$(PY) tools/make_pdf.py $(SITE) _build/course.pdf
 	@echo "The PDF is _build/course.pdf; the site's front page has a link to a copy of it."
 
 serve: $(PACKAGES) $(SITE)/index.html ## serve the site on localhost (PORT=8000)
 	@echo "Open http://localhost:$(PORT) and stop with Ctrl+C."
-	@$(PY) .ci/serve_site.py $(SITE) $(PORT)
+	@$(PY) tools/serve_site.py $(SITE) $(PORT)
 
 test: $(PACKAGES) ## lint, build the site with warnings as errors, run all tests and all notebooks
 	$(PY) -m ruff check .
@@ -87,31 +87,31 @@ lint: $(PACKAGES) ## correct what ruff can correct and name the rest
 	$(PY) -m ruff format .
 
 notebooks: $(PACKAGES) ## run the notebooks and store their outputs (NOTEBOOKS="notebooks/03*.ipynb")
-	$(PY) .ci/run_notebooks.py $(NOTEBOOKS)
+	$(PY) tools/run_notebooks.py $(NOTEBOOKS)
 
 solutions: $(PACKAGES) ## write notebooks/solutions/ from the solutions that the book folds
-	$(PY) .ci/write_solutions.py
+	$(PY) tools/write_solutions.py
 
 measure: $(PACKAGES) ## measure the notebooks' times and memory, and write the page that shows them
 	$(PY) benchmarks/measure_notebooks.py
 
 claims: $(PACKAGES) ## write the page of claims and their sources anew from book/claims.yml
-	$(PY) .ci/claims.py
+	$(PY) tools/claims.py
 
 fuzz: $(PACKAGES) ## give the readers more than 100,000 broken inputs, and count (half an hour)
-	$(PY) tests/fuzz.py
+	$(PY) tools/fuzz.py
 
 faults: $(PACKAGES) ## kill training 50 times, fill disks, cut checkpoints, and count (minutes)
-	$(PY) tests/faults.py
+	$(PY) tools/faults.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml
 	$(PY) -m uv pip compile --universal --fork-strategy fewest --python-version 3.11 --all-extras \
 	  pyproject.toml -o requirements.lock --no-header --no-annotate --quiet
-	$(PY) .ci/write_environment.py
+	$(PY) tools/write_environment.py
 
 set-repository: $(TOOLS) ## write the repository's address where it is needed (URL=https://...)
-	@$(PY) .ci/set_repository.py '$(URL)'
+	@$(PY) tools/set_repository.py '$(URL)'
 
 clean: ## remove the site and the tools' caches
 	rm -rf _build build .pytest_cache .ruff_cache *.egg-info

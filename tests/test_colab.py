@@ -20,11 +20,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from first_cell import UNSET, colab_metadata, first_cell, notebooks, write_first_cell
+from first_cell import (
+    UNSET,
+    colab_metadata,
+    current_address,
+    first_cell,
+    notebooks,
+    write_first_cell,
+)
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from set_repository import current_address
 from write_environment import locked_versions
 
 from srgan_lib import colab
@@ -81,7 +87,7 @@ def test_every_notebook_has_cell_and_metadata_as_the_script_writes_them(tmp_path
     for path in notebooks(ROOT):
         copied = shutil.copy(path, tmp_path)
         assert not write_first_cell(Path(copied), current_address()), (
-            f"{path.name}: run python .ci/first_cell.py"
+            f"{path.name}: run python tools/first_cell.py"
         )
 
 

@@ -151,7 +151,7 @@ def test_any_new_discriminator_is_fresh(seed: int, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_solutions_are_the_folded_ones(path: Path) -> None:
-    assert not differs(path), "run .ci/write_solutions.py"
+    assert not differs(path), "run tools/write_solutions.py"
     solved = [check.split(".")[1].split("(")[0] for *_, check in exercises(read(path))]
     in_stubs = [name for name in STUBS if any(STUBS[name] == c.source for c in read(path).cells)]
     assert solved == in_stubs

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from first_cell import UNSET, colab_metadata, first_cell
-from set_repository import BADGES, COLAB, badges, check, current_address, set_repository, slug
+from first_cell import UNSET, colab_metadata, current_address, first_cell
+from set_repository import BADGES, COLAB, badges, check, set_repository, slug
 
 SET_UP = ("Makefile", "pyproject.toml", "requirements.lock", "_config.yml", "_toc.yml", ".ci")
 
@@ -252,7 +252,7 @@ def differing(text: str, address: str) -> list[str]:
 def texts(root: Path) -> dict[str, str]:
     """Each tracked text file, but vendored scripts, tests, and the two that know the unset one."""
     listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=root, text=True).split("\0")
-    apart = ("book/_static/", "tests/", ".ci/first_cell.py", "book/_ext/address.py")
+    apart = ("book/_static/", "tests/", "tools/first_cell.py", "book/_ext/address.py")
     paths = [root / name for name in listed if name and not name.startswith(apart)]
     contents = {p: p.read_bytes() for p in paths if p.is_file()}
     return {

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from first_cell import first_cell
+from first_cell import current_address, first_cell
 from PIL import Image
-from set_repository import current_address
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

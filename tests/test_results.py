@@ -420,7 +420,7 @@ def test_model_card_shows_the_committed_results():
 
 def test_srgan_s_model_card_shows_the_committed_results():
     card = write_cards.CARD.read_text(encoding="utf-8")
-    assert write_cards.written(card) == card, "the card is stale: .ci/write_cards.py"
+    assert write_cards.written(card) == card, "the card is stale: tools/write_cards.py"
     parameters = sum(p.numel() for p in load_network("srgan_discriminator").parameters())
     assert f"{parameters:,} parameters" in card
 

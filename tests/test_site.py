@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from first_cell import UNSET
+from first_cell import UNSET, current_address
 from PIL import Image
-from set_repository import COLAB, current_address, slug
+from set_repository import COLAB, slug
 from webpages import PAGES, SITE, parse
 
 IS_SET = current_address() != UNSET

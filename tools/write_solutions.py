@@ -115,7 +115,7 @@ def main(arguments: list[str]) -> None:
     notebooks = sorted(COURSE.glob("*.ipynb"))
     if "--check" in arguments:
         if stale := [path.name for path in notebooks if differs(path)]:
-            sys.exit(f"Not the folded solutions: {', '.join(stale)}. Run .ci/write_solutions.py.")
+            sys.exit(f"Not the folded solutions: {', '.join(stale)}. Run tools/write_solutions.py.")
         return
     SOLUTIONS.mkdir(exist_ok=True)
     for path in notebooks:

@@ -1,6 +1,6 @@
 """Interrupt training in every way, go on, and compare the weights bit by bit.
 
-    python tests/faults.py      # 50 kills and the rest, counted in results/reliability.json
+    python tools/faults.py      # 50 kills and the rest, counted in results/reliability.json
 
 Each function plays one kind of fault against a small run and raises an AssertionError unless the
 run ends in the weights that it has when nothing disturbs it.

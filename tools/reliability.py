@@ -1,6 +1,6 @@
 """Keep what fuzz.py and faults.py counted, and write it into book/reliability.md.
 
-python tests/reliability.py      # only the page, from results/reliability.json
+python tools/reliability.py      # only the page, from results/reliability.json
 """
 
 import json

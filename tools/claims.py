@@ -6,8 +6,8 @@ source: the output of a notebook's cell, a value in a results file, a file of th
 published work, or an arithmetic that the text itself does. `tests/test_claims.py` holds the prose
 against that file; this module finds the numbers and writes `book/claims.md`.
 
-    python .ci/claims.py            # write the page
-    python .ci/claims.py --missing  # list the numbers that no quotation covers
+    python tools/claims.py            # write the page
+    python tools/claims.py --missing  # list the numbers that no quotation covers
 """
 
 import json

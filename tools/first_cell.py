@@ -1,6 +1,6 @@
 """The first cell of every notebook, and what a notebook tells Colab.
 
-Usage: python .ci/first_cell.py writes both into all notebooks, for the address in `_config.yml`.
+Usage: python tools/first_cell.py writes both into all notebooks, for the address in `_config.yml`.
 """
 
 import json
@@ -33,6 +33,15 @@ if "google.colab" in sys.modules:
 
 # Where a notebook trains with the library, Colab is asked for a GPU.
 TRAINS = re.compile(r"^[^#\n]*\b(pretrain|train_gan)\(", re.MULTILINE)
+
+
+def current_address(root: Path = ROOT) -> str:
+    """The address in `_config.yml`, under `repository`."""
+    config = (root / "_config.yml").read_text(encoding="utf-8")
+    match = re.search(r"^repository:\n(?: .*\n)*? +url: *(\S+)", config, re.MULTILINE)
+    if not match:
+        raise ValueError("_config.yml names no address: repository, url.")
+    return match[1]
 
 
 def first_cell(url: str) -> str:
@@ -79,8 +88,6 @@ def notebooks(root: Path = ROOT) -> list[Path]:
 
 
 if __name__ == "__main__":
-    from set_repository import current_address
-
     for path in notebooks():
         if write_first_cell(path, current_address()):
             print(f"Written: {path.relative_to(ROOT)}")

@@ -1,7 +1,7 @@
 """Fuzz the library: give it inputs that were made to break it, and count what happens.
 
-    python tests/fuzz.py        # more than 100,000 inputs, counted in results/reliability.json
-    python tests/fuzz.py --inputs 7000 --only dicom --no-results
+    python tools/fuzz.py        # more than 100,000 inputs, counted in results/reliability.json
+    python tools/fuzz.py --inputs 7000 --only dicom --no-results
 
 Each target is played in a process of its own by hypothesis, and once more by atheris (coverage
 guided) where that package is installed. A crash, a hang of more than ten seconds, memory beyond
@@ -29,8 +29,9 @@ MEMORY = 512 * 2**20
 """Bytes that a process may grow by, beyond what its libraries and the seeds take, while no image
 may have more than fuzz_targets.MAX_PIXELS pixels."""
 
-CORPUS = Path(__file__).resolve().parent / "corpus"
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "reliability.json"
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "tests" / "corpus"
+RESULTS = ROOT / "results" / "reliability.json"
 SHARES = {  # of the inputs: those that take longest are the fewest
     "images": 0.26,
     "dicom": 0.07,

@@ -9,21 +9,11 @@ import re
 import sys
 from pathlib import Path
 
-from first_cell import UNSET, notebooks, write_first_cell
+from first_cell import ROOT, UNSET, current_address, notebooks, write_first_cell
 
-ROOT = Path(__file__).resolve().parent.parent
 FILES = ("_config.yml", "pyproject.toml", "CITATION.cff", "*.md", "book/**/*.md")
 COLAB = "https://colab.research.google.com/github/"
 BADGES = re.compile(r"(<!-- badges: .* -->\n).*?(\n<!-- end of badges -->)", re.DOTALL)
-
-
-def current_address(root: Path = ROOT) -> str:
-    """The address in `_config.yml`, under `repository`."""
-    config = (root / "_config.yml").read_text(encoding="utf-8")
-    match = re.search(r"^repository:\n(?: .*\n)*? +url: *(\S+)", config, re.MULTILINE)
-    if not match:
-        raise ValueError("_config.yml names no address: repository, url.")
-    return match[1]
 
 
 def check(url: str) -> None:

@@ -2,7 +2,7 @@
 
 Of the discriminators only the reference SRGAN's is shipped, for fine-tuning.
 
-Usage: python .ci/publish_run.py runs/srresnet srresnet
+Usage: python tools/publish_run.py runs/srresnet srresnet
 """
 
 import shutil
