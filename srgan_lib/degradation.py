@@ -179,6 +179,26 @@ def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     return image[..., : height - height % scale, : width - width % scale]
 
 
+def centre(image: Tensor, side: int, step: int = 1) -> Tensor:
+    """Return the middle of an image, or as much of it as there is.
+
+    Args:
+        image: tensor (..., H, W).
+        side: height and width that are wanted, in pixels.
+        step: the first row and column are multiples of it; the scale, to begin with whole LR
+            pixels.
+
+    Returns:
+        A view (..., min(H, side), min(W, side)).
+    """
+    height, width = (min(size, side) for size in image.shape[-2:])
+    top, left = (
+        (size - kept) // 2 // step * step
+        for size, kept in zip(image.shape[-2:], (height, width), strict=True)
+    )
+    return image[..., top : top + height, left : left + width]
+
+
 def degrade(hr: Tensor, scale: int = 4, bits: int = 8) -> Tensor:
     """Make LR images from HR images: antialiased bicubic, then rounding to the bit depth.
 
