@@ -62,7 +62,7 @@ from srgan_lib.checkpoints import save_weights
 from srgan_lib.consistency import explained_detail, project
 from srgan_lib.crops import CropSampler
 from srgan_lib.datasets import Dataset, open_dataset
-from srgan_lib.degradation import crop_to_multiple, degrade, quantise
+from srgan_lib.degradation import centre, crop_to_multiple, degrade, quantise
 from srgan_lib.errors import SRGANError
 from srgan_lib.evaluation import super_resolve
 from srgan_lib.findings import Finding, fate, implant, match
@@ -518,8 +518,7 @@ def measure_method(
 
 def middle(hr: Tensor, side: int = SIDE) -> Tensor:
     """Return the middle of an image, which begins with a whole LR pixel."""
-    top, left = ((size - side) // 2 // 4 * 4 for size in hr.shape[-2:])
-    return hr[:, top : top + side, left : left + side]
+    return centre(hr, side, step=4)
 
 
 def measure_uncertainty(

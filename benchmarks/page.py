@@ -1,7 +1,7 @@
 """Write the measurements into the pages that show them, between the pages' marks.
 
-`results/benchmarks.json` goes into `book/benchmarks.md`; `results/notebooks.json` and, shorter, the
-benchmarks again go into `book/measured.md`.
+`results/benchmarks.json` and `results/imports.json` go into `book/benchmarks.md`;
+`results/notebooks.json` and, shorter, the benchmarks again go into `book/measured.md`.
 """
 
 import json
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import imports
 from common import read_results, remarks, table
 
 from srgan_lib.files import write_atomically
@@ -109,6 +110,7 @@ def main() -> None:
     """Rewrite both pages."""
     benchmarks = read_results(RESULTS)
     page = render(PAGE.read_text(encoding="utf-8"), benchmarks)
+    page = fill(page, "imports", imports.describe(read_results(imports.RESULTS)))
     write_atomically(PAGE, page.encode())
     if NOTEBOOK_RESULTS.is_file():
         notebooks = json.loads(NOTEBOOK_RESULTS.read_text(encoding="utf-8"))

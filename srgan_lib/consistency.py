@@ -16,6 +16,7 @@ from torch import Tensor
 
 from srgan_lib.degradation import resize_matrix
 from srgan_lib.errors import ImageError
+from srgan_lib.spectra import waves
 
 
 def measured_part(image: Tensor, scale: int = 4) -> Tensor:
@@ -122,7 +123,7 @@ def explained_detail(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, flo
             f"SR {tuple(sr.shape)} and HR {tuple(hr.shape)} must have one shape, from 8 x 8 up."
         )
     found, true = _fine(sr, scale), _fine(hr, scale)
-    energy, there = (waves.abs().square().sum() for waves in (true, found))
+    energy, there = (detail.abs().square().sum() for detail in (true, found))
     if energy <= 1e-20:
         raise ImageError("HR has no detail that is finer than LR, so there is nothing to compare.")
     explained = 1 - (true - found).abs().square().sum() / energy
@@ -132,15 +133,9 @@ def explained_detail(sr: Tensor, hr: Tensor, scale: int = 4) -> tuple[float, flo
 
 def _fine(image: Tensor, scale: int) -> Tensor:
     """Return an image's Fourier coefficients beyond LR's Nyquist frequency."""
-    image = image.double() - image.double().mean(dim=(-2, -1), keepdim=True)
-    rows, columns = (
-        torch.hann_window(side, dtype=torch.float64, device=image.device)
-        for side in image.shape[-2:]
-    )
-    waves = torch.fft.fft2(image * rows[:, None] * columns)
     down, right = (torch.fft.fftfreq(side, device=image.device).abs() for side in image.shape[-2:])
     fine = (down[:, None] > 0.5 / scale) | (right > 0.5 / scale)
-    return waves * fine
+    return waves(image) * fine
 
 
 def _matrices(image: Tensor, scale: int) -> list[tuple[Tensor, Tensor]]:

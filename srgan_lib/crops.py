@@ -25,7 +25,7 @@ from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import degrade
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError
 from srgan_lib.images import Pixels
-from srgan_lib.variation import Variation, with_smaller
+from srgan_lib.variation import Variation, check_factors, with_smaller
 
 MEMORY_SHARE = 0.25
 """Images that need more than this share of a device's memory are not kept in it.
@@ -369,7 +369,8 @@ def read_images(
         ImageError: a file can't be read.
         ConfigurationError: a factor that is not between 0 and 1.
     """
-    kept: list[Pixels] = with_smaller([], smaller)  # nothing yet, but the factors are checked
+    check_factors(smaller)
+    kept: list[Pixels] = []
     in_files: list[ImageFile] = []
     values, bits = 0, 8
     about = (dataset.source, dataset.licence, dataset.channels, dataset.width)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-import kagglehub
 import pooch
 import pydicom.data
 from torch import Tensor
@@ -406,6 +405,8 @@ def extract(archive: Path, folder: Path, manifest: dict[str, str]) -> None:
 def _radiography() -> dict[str, list[Record]]:
     folder = in_data_dir("covid19-radiography")
     if folder is None:
+        import kagglehub  # slow to import
+
         try:
             folder = Path(kagglehub.dataset_download(_KAGGLE_HANDLE))
         except Exception as error:  # kagglehub and requests raise errors of many kinds

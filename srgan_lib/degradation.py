@@ -63,6 +63,20 @@ def kernel(name: str, x: Tensor) -> Tensor:
     return _KERNELS[name][0](x)
 
 
+def support(name: str) -> float:
+    """Return how far an interpolation kernel reaches to each side, in pixels.
+
+    Args:
+        name: a name from :data:`KERNELS`.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
+    if name not in _KERNELS:
+        raise unknown_name("kernel", name, KERNELS)
+    return _KERNELS[name][1]
+
+
 @lru_cache(maxsize=64)
 def resize_matrix(
     size_in: int, size_out: int, name: str = "bicubic", antialias: bool = True
@@ -92,10 +106,9 @@ def resize_matrix(
     centre = (torch.arange(size_out, dtype=torch.float64) + 0.5) * scale
     position = torch.arange(size_in, dtype=torch.float64) + 0.5
     weights = kernel(name, (position[None, :] - centre[:, None]) / stretch)
-    support = _KERNELS[name][1] if name in _KERNELS else 0.0
-    # Pillow looks at whole pixels within the support only.
-    first = (centre - support * stretch + 0.5).floor().clamp(min=0)
-    last = (centre + support * stretch + 0.5).floor().clamp(max=size_in)
+    reach = support(name) * stretch  # Pillow looks at whole pixels within it only
+    first = (centre - reach + 0.5).floor().clamp(min=0)
+    last = (centre + reach + 0.5).floor().clamp(max=size_in)
     index = torch.arange(size_in, dtype=torch.float64)
     inside = (index >= first[:, None]) & (index < last[:, None])
     weights = torch.where(inside, weights, torch.zeros_like(weights))
@@ -164,6 +177,26 @@ def crop_to_multiple(image: Tensor, scale: int) -> Tensor:
     if height < scale or width < scale:
         raise ImageError(f"An image of {height} x {width} pixels is too small for scale {scale}.")
     return image[..., : height - height % scale, : width - width % scale]
+
+
+def centre(image: Tensor, side: int, step: int = 1) -> Tensor:
+    """Return the middle of an image, or as much of it as there is.
+
+    Args:
+        image: tensor (..., H, W).
+        side: height and width that are wanted, in pixels.
+        step: the first row and column are multiples of it; the scale, to begin with whole LR
+            pixels.
+
+    Returns:
+        A view (..., min(H, side), min(W, side)).
+    """
+    height, width = (min(size, side) for size in image.shape[-2:])
+    top, left = (
+        (size - kept) // 2 // step * step
+        for size, kept in zip(image.shape[-2:], (height, width), strict=True)
+    )
+    return image[..., top : top + height, left : left + width]
 
 
 def degrade(hr: Tensor, scale: int = 4, bits: int = 8) -> Tensor:

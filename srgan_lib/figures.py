@@ -8,6 +8,7 @@ Every function makes a new figure and returns it.
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -17,7 +18,9 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from srgan_lib.errors import ImageError
-from srgan_lib.training import History
+
+if TYPE_CHECKING:
+    from srgan_lib.training import History
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#C2649A", "#7A5200", "#41208A", "#000000")
 """Colours of lines and marks, in their order of use; each has a contrast of 3:1 with the card."""
@@ -197,7 +200,7 @@ def error_maps(
 
 
 def loss_curves(
-    history: History | Mapping[str, Sequence[float]],
+    history: "History | Mapping[str, Sequence[float]]",
     names: Sequence[str] | None = None,
     *,
     smooth: int = 1,
@@ -213,7 +216,7 @@ def loss_curves(
         logarithmic: draw losses on a logarithmic axis.
         ylabel: label of the vertical axis.
     """
-    losses = history.losses if isinstance(history, History) else history
+    losses = history if isinstance(history, Mapping) else history.losses
     figure, ax = plt.subplots(figsize=(6.4, 3.2))
     for name, style in zip(names or list(losses), cycle(_STYLES), strict=False):
         values = losses[name]

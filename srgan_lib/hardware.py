@@ -1,13 +1,18 @@
-"""What to compute on, and how precisely."""
+"""What to compute on, and how precisely.
 
+Accelerate takes longer to load than PyTorch, so only :func:`make_accelerator` loads it.
+"""
+
+import importlib.metadata
 import platform
+from typing import TYPE_CHECKING
 
-import accelerate
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState, is_initialized
 
 from srgan_lib.errors import ConfigurationError, unknown_name
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PRECISIONS = ("auto", "bf16", "fp16", "no")
 """Names of the precisions; ``"no"`` is float32, ``"auto"`` what :func:`best_precision` says."""
@@ -43,7 +48,7 @@ def best_precision(device: torch.device | str | None = None) -> str:
     return "bf16" if has_units else "no"
 
 
-def make_accelerator(precision: str = "auto", device: torch.device | None = None) -> Accelerator:
+def make_accelerator(precision: str = "auto", device: torch.device | None = None) -> "Accelerator":
     """Return Hugging Face's Accelerator for this process.
 
     Under ``accelerate launch`` or ``notebook_launcher`` each process gets the accelerator of its
@@ -57,6 +62,9 @@ def make_accelerator(precision: str = "auto", device: torch.device | None = None
     Raises:
         ConfigurationError: an unknown precision, or float16 on a CPU.
     """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState, is_initialized
+
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
     device = best_device() if device is None else torch.device(device)
@@ -92,7 +100,7 @@ def describe_hardware() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
+        "accelerate": importlib.metadata.version("accelerate"),
     }
     return described
 

@@ -269,6 +269,16 @@ GAMES = {
 SRGAN's, ESRGAN's relativistic average, and the comparison of two images of one place."""
 
 
+def check_weights(*weights: float) -> None:
+    """Refuse weights that no generator can be trained with.
+
+    Raises:
+        ConfigurationError: a weight that is negative or not finite, or all weights zero.
+    """
+    if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+        raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
+
+
 class GeneratorTerms(NamedTuple):
     """The generator's total loss and its unweighted terms, all scalars.
 
@@ -317,9 +327,7 @@ class GeneratorLoss(nn.Module):
         game: str = "standard",
     ) -> None:
         super().__init__()
-        weights = (content_weight, perceptual_weight, adversarial_weight, consistency_weight)
-        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
-            raise ConfigurationError(f"Loss weights must be >= 0 and not all 0, not {weights}.")
+        check_weights(content_weight, perceptual_weight, adversarial_weight, consistency_weight)
         if perceptual_every < 1:
             raise ConfigurationError(f"perceptual_every must be 1 or more, not {perceptual_every}.")
         if content not in CONTENT_LOSSES:

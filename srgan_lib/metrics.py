@@ -22,6 +22,7 @@ from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.degradation import degrade, quantise
 from srgan_lib.errors import ImageError, WeightsError, unknown_name
 from srgan_lib.images import to_channels
+from srgan_lib.spectra import spectrum
 
 BORDER = 4
 """Pixels cut off along each border before measuring."""
@@ -213,23 +214,6 @@ def detail_energy(image: Tensor, above: float = 0.5) -> float:
     """
     power, radius = spectrum(image)
     return float(power[radius > above].sum())
-
-
-def spectrum(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return power and radius, as a fraction of the Nyquist frequency, of all frequencies."""
-    height, width = image.shape[-2:]
-    if min(height, width) < 8:
-        raise ImageError(f"A spectrum needs 8 x 8 pixels, not {height} x {width}.")
-    x = image.to(torch.float64)
-    x = x - x.mean(dim=(-2, -1), keepdim=True)
-    window = torch.outer(
-        torch.hann_window(height, dtype=x.dtype, device=x.device),
-        torch.hann_window(width, dtype=x.dtype, device=x.device),
-    )
-    power = torch.fft.fft2(x * window, norm="ortho").abs().square().mean(dim=0)
-    fy = torch.fft.fftfreq(height, dtype=x.dtype, device=x.device)[:, None]
-    fx = torch.fft.fftfreq(width, dtype=x.dtype, device=x.device)[None, :]
-    return power.flatten(), (2 * torch.hypot(fy, fx)).flatten()
 
 
 def studio_luma(image: Tensor) -> Tensor:

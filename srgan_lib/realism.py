@@ -21,7 +21,7 @@ from torch import Tensor
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.degradation import quantise
 from srgan_lib.errors import ConfigurationError, ImageError
-from srgan_lib.metrics import spectrum
+from srgan_lib.spectra import spectrum
 
 _CELLS = 12  # a window's side, in cells of the grid
 _ROUNDING = 1 / 255**2 / 12  # variance of the error of rounding to 8 bits

@@ -26,6 +26,7 @@ from srgan_lib.architectures.checks import MOST
 from srgan_lib.architectures.vgg import layer_names
 from srgan_lib.errors import ConfigurationError, unknown_name
 from srgan_lib.files import read_whole
+from srgan_lib.losses import check_weights
 
 MAX_BYTES = 2**16
 """Larger recipes are refused: nobody writes them, and to read one would take long."""
@@ -203,8 +204,12 @@ class LossPart(_Part):
                 raise ValueError(str(unknown_name(f"layer of {self.network}", layer, known))[:-1])
         if not self.layers:
             raise ValueError("layers must name a layer; perceptual_weight: 0 leaves them out")
-        if not any((self.content_weight, self.perceptual_weight, self.adversarial_weight)):
-            raise ValueError("the three weights must not all be 0")
+        check_weights(
+            self.content_weight,
+            self.perceptual_weight,
+            self.adversarial_weight,
+            self.consistency_weight,
+        )
         return self
 
     @property

@@ -26,7 +26,7 @@ from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.calibration import MEASURES
 from srgan_lib.cost import SIDE, measure_cost
 from srgan_lib.datasets import Dataset
-from srgan_lib.degradation import crop_to_multiple
+from srgan_lib.degradation import KERNELS, crop_to_multiple
 from srgan_lib.errors import ConfigurationError
 from srgan_lib.evaluation import COLUMNS, evaluate
 from srgan_lib.files import shared_folder, write_atomically
@@ -34,7 +34,7 @@ from srgan_lib.hardware import describe_hardware
 from srgan_lib.metrics import BORDER
 from srgan_lib.pretrained import load_generator, weights_path
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+INTERPOLATIONS = KERNELS
 """Names of methods that need no weights."""
 
 INTERVAL = "95 %, Student's t on the patients' means, skewness removed (Hall 1992)"

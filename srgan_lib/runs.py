@@ -47,7 +47,7 @@ from srgan_lib.crops import (
     read_images,
 )
 from srgan_lib.datasets import open_dataset
-from srgan_lib.degradation import crop_to_multiple, degrade, quantise
+from srgan_lib.degradation import centre, crop_to_multiple, degrade, quantise
 from srgan_lib.errors import ConfigurationError, ImageError, SRGANError, WeightsError
 from srgan_lib.evaluation import evaluate, super_resolve
 from srgan_lib.files import locked, write_atomically
@@ -252,8 +252,7 @@ def write_film_strip(folder: str | os.PathLike, path: str | os.PathLike, ends: i
     epochs = _samples(folder)
     chosen = epochs if len(epochs) <= 2 * ends else epochs[:ends] + epochs[-ends:]
     rows = [read_image(file) for file in (*chosen, Path(folder) / "samples" / "hr.png")]
-    line = torch.ones(rows[0].shape[0], 2, rows[0].shape[-1])
-    write_image(path, torch.cat([part for row in rows for part in (row, line)][:-1], dim=-2))
+    write_image(path, _with_lines(rows, dim=-2))
 
 
 def write_gif(folder: str | os.PathLike, path: str | os.PathLike, seconds: float = 0.2) -> None:
@@ -589,13 +588,8 @@ def _validation_crops(recipe: Recipe) -> list[Tensor]:
     """Return the centre of each validation image, as it would be stored."""
     data, scale = recipe.data, recipe.generator.scale
     images = open_dataset(data.name, data.validation, channels=data.channels, width=data.width)
-    crops = []
-    for image in images:
-        height, width = (min(side, _VALIDATION_SIDE) for side in image.shape[-2:])
-        top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
-        crop = image[:, top : top + height, left : left + width]
-        crops.append(quantise(crop_to_multiple(crop, scale)))
-    return crops
+    crops = (centre(image, _VALIDATION_SIDE) for image in images)
+    return [quantise(crop_to_multiple(crop, scale)) for crop in crops]
 
 
 def _sample_crops(recipe: Recipe) -> list[Tensor]:
@@ -629,9 +623,14 @@ def _side_by_side(images: list[Tensor], like: list[Tensor]) -> Tensor:
     row: list[Tensor] = []
     for image, model in zip(images, like, strict=True):
         low, high = model.quantile(0.01), model.quantile(0.99)
-        row += [((image - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)]
-        row += [image.new_ones(*image.shape[:2], 2)]
-    return torch.cat(row[:-1], dim=-1)
+        row.append(((image - low) / (high - low).clamp(min=1e-3)).clamp(0, 1))
+    return _with_lines(row, dim=-1)
+
+
+def _with_lines(images: list[Tensor], dim: int) -> Tensor:
+    """Join images along one dimension, a white line of two pixels between each two."""
+    line = torch.ones_like(images[0].narrow(dim, 0, 2))
+    return torch.cat([part for image in images for part in (image, line)][:-1], dim=dim)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

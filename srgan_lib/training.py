@@ -106,7 +106,35 @@ class _Player:
         self.schedule.load_state_dict(state["schedule"])
 
 
-class ContentStage:
+class _Stage:
+    """What the stages share: where they compute, the generator's average, and their state."""
+
+    players: tuple[str, ...] = ("generator",)
+    generator: _Player
+
+    def __init__(
+        self, generator: nn.Module, accelerator: Accelerator | None, average_decay: float
+    ) -> None:
+        self.accelerator = accelerator or make_accelerator("no")
+        self.scaler = _make_scaler(self.accelerator)
+        self.average = MovingAverage(
+            generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on, but for the crops."""
+        parts = (*self.players, "average", "scaler")
+        return {name: getattr(self, name).state_dict() for name in parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        for name in (*self.players, "average"):
+            getattr(self, name).load_state_dict(state[name])
+        if state["scaler"]:  # empty where the run was not in float16 before
+            self.scaler.load_state_dict(state["scaler"])
+
+
+class ContentStage(_Stage):
     """Stage one: the generator learns from a pixel-wise loss alone.
 
     Args:
@@ -138,11 +166,7 @@ class ContentStage:
         if pixel_loss not in PIXEL_LOSSES:
             raise unknown_name("pixel loss", pixel_loss, PIXEL_LOSSES)
         _check_rate(learning_rate)
-        self.accelerator = accelerator or make_accelerator("no")
-        self.scaler = _make_scaler(self.accelerator)
-        self.average = MovingAverage(
-            generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
-        )
+        super().__init__(generator, accelerator, average_decay)
         self.generator = _Player(
             generator, learning_rate, schedule, self.accelerator, compiled, fused
         )
@@ -165,21 +189,6 @@ class ContentStage:
         self.scaler.update()
         self.average.update(self.generator.plain)
         return {"content": loss.detach()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that the next step depends on, but for the crops."""
-        return {
-            "generator": self.generator.state_dict(),
-            "average": self.average.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
-        self.generator.load_state_dict(state["generator"])
-        self.average.load_state_dict(state["average"])
-        if state["scaler"]:  # empty where the run was not in float16 before
-            self.scaler.load_state_dict(state["scaler"])
 
 
 class RecursiveStage(ContentStage):
@@ -214,7 +223,7 @@ class RecursiveStage(ContentStage):
         return {"content": content.detach()}
 
 
-class AdversarialStage:
+class AdversarialStage(_Stage):
     """Stage two: generator and discriminator learn against each other.
 
     Each step makes one batch of SR images, or two throws of it if the generator throws dice. The
@@ -250,6 +259,8 @@ class AdversarialStage:
         ConfigurationError: an impossible learning rate, beta or weight.
     """
 
+    players = ("generator", "discriminator")
+
     def __init__(
         self,
         generator: nn.Module,
@@ -275,11 +286,7 @@ class AdversarialStage:
             raise ConfigurationError(f"Adam's betas lie from 0 to below 1, not at {betas}.")
         if not 0 <= penalty_weight < math.inf:
             raise ConfigurationError(f"penalty_weight must be >= 0, not {penalty_weight}.")
-        self.accelerator = accelerator or make_accelerator("no")
-        self.scaler = _make_scaler(self.accelerator)
-        self.average = MovingAverage(
-            generator.to(self.accelerator.device, memory_format=torch.channels_last), average_decay
-        )
+        super().__init__(generator, accelerator, average_decay)
         how = (self.accelerator, compiled, fused, (float(betas[0]), float(betas[1])))
         self.generator = _Player(
             generator, learning_rate, lambda step: schedule(warm_up + step), *how
@@ -360,23 +367,6 @@ class AdversarialStage:
             return hr.new_zeros(())
         judge = self.discriminator.plain
         return _PENALTY_EVERY * gradient_penalty(lambda image: self._logits(judge, image, lr), hr)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that the next step depends on, but for the crops."""
-        return {
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "average": self.average.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
-        self.generator.load_state_dict(state["generator"])
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.average.load_state_dict(state["average"])
-        if state["scaler"]:  # empty where the run was not in float16 before
-            self.scaler.load_state_dict(state["scaler"])
 
 
 @dataclass

@@ -104,15 +104,25 @@ def with_smaller(images: Sequence[Pixels], factors: Sequence[float]) -> list[Pix
     Raises:
         ConfigurationError: a factor that is not between 0 and 1.
     """
+    check_factors(factors)
     result = list(images)
     for factor in factors:
-        if not 0 < factor < 1:
-            raise ConfigurationError(f"Images shrink by a factor between 0 and 1, not {factor}.")
         for image in images:
             height, width = image.values.shape[1:]
             small = resize(image.to_float(), (round(height * factor), round(width * factor)))
             result.append(to_pixels(small.clamp(0, 1), image.bits))
     return result
+
+
+def check_factors(factors: Sequence[float]) -> None:
+    """Refuse factors that don't make an image smaller.
+
+    Raises:
+        ConfigurationError: a factor that is not between 0 and 1.
+    """
+    for factor in factors:
+        if not 0 < factor < 1:
+            raise ConfigurationError(f"Images shrink by a factor between 0 and 1, not {factor}.")
 
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:

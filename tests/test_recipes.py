@@ -410,7 +410,7 @@ def test_message_about_a_part_as_a_whole_does_not_repeat_it():
             adversarial(
                 loss=dict.fromkeys(("content_weight", "perceptual_weight", "adversarial_weight"), 0)
             ),
-            "at loss: the three weights must not all be 0",
+            "at loss: Loss weights must be >= 0 and not all 0",
         ),
     ],
 )
@@ -419,6 +419,11 @@ def test_impossible_values_are_refused_by_the_name_of_their_field(recipe, words)
         check_recipe(recipe)
     words = str(caught.value)
     assert len(words) < 400 and words.endswith(".") and not words.endswith("..")
+
+
+def test_a_recipe_may_have_each_weight_that_the_loss_may_have():
+    weights = dict.fromkeys(("content_weight", "perceptual_weight", "adversarial_weight"), 0)
+    check_recipe(adversarial(loss=weights | {"consistency_weight": 1}))
 
 
 @pytest.mark.parametrize("order", [("relu1_2", "relu3_1"), ("relu3_1", "relu1_2")])

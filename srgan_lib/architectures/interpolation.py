@@ -5,10 +5,8 @@ import math
 from torch import Tensor
 
 from srgan_lib.architectures.network import SRNetwork
-from srgan_lib.degradation import KERNELS, resize
+from srgan_lib.degradation import KERNELS, resize, support
 from srgan_lib.errors import ConfigurationError, unknown_name
-
-_SUPPORT = {"nearest": 0.5, "bilinear": 1, "bicubic": 2, "lanczos": 3}  # half widths, in LR pixels
 
 
 class Interpolation(SRNetwork, named=False):
@@ -42,7 +40,7 @@ class Interpolation(SRNetwork, named=False):
         """
         # The centre of the first SR pixel that counts lies this far above the LR pixel's own.
         above = (beyond - 0.5) / self.scale + 0.5
-        return math.ceil(above + _SUPPORT[self.kernel]) - 1
+        return math.ceil(above + support(self.kernel)) - 1
 
     @property
     def receptive_radius(self) -> int:

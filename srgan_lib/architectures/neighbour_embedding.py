@@ -7,10 +7,6 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import nnls
-from scipy.sparse import csr_array
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from srgan_lib.architectures.checks import check_input, check_positive
@@ -40,7 +36,8 @@ class NeighbourEmbedding(SRNetwork):
     can't tell. And one step of back-projection (Irani and Peleg 1991) follows: what SR, made small
     again, lacks of LR is enlarged by bicubic interpolation and added.
 
-    SciPy and scikit-learn compute this, on the CPU, whatever the device.
+    SciPy and scikit-learn compute this, on the CPU, whatever the device. Both are slow to import,
+    so the methods do that which need them.
 
     Args:
         channels: 1 (grey) or 3 (RGB); each is enlarged alone, by the same examples.
@@ -104,6 +101,9 @@ class NeighbourEmbedding(SRNetwork):
             ConfigurationError: fewer patches in the images than examples.
             ImageError: an image of another form, smaller than a patch, or NaN.
         """
+        from scipy.sparse import csr_array
+        from sklearn.cluster import MiniBatchKMeans
+
         planes = [plane for image in images for plane in self._planes(image)]
         chance = torch.Generator().manual_seed(seed)
         each = math.ceil(_PAIRS * self.examples / max(len(planes), 1))
@@ -166,6 +166,10 @@ class NeighbourEmbedding(SRNetwork):
         Raises:
             WeightsError: a dictionary without examples.
         """
+        from scipy.optimize import nnls
+        from scipy.sparse import csr_array
+        from sklearn.neighbors import NearestNeighbors
+
         if not self.high.any():
             raise WeightsError("This NeighbourEmbedding has no examples; fit it or load weights.")
         low, high, wanted = (x.double().cpu().numpy() for x in (self.low, self.high, features))

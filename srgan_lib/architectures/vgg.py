@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -201,6 +200,8 @@ def _read_weights(network: str, layer: str, weights: str | os.PathLike) -> dict[
             )
         weights = path
     if weights == "imagenet":
+        import torchvision  # slow to import
+
         if network == "vgg16":
             source = torchvision.models.VGG16_Weights.IMAGENET1K_V1
         else:
