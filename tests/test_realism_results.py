@@ -64,7 +64,9 @@ def test_srgan_keeps_its_promises_at_home(committed):
     assert blurred["psnr"] - sr["mean_psnr"] <= 0.25
     assert sr["critic_auc"] < 0.95 < found["srgan_paper"]["critic_auc"]
     assert sr["lattice"] < 1.25 < 5 < found["srgan_paper"]["lattice"]
-    assert all(0.65 < ring < 1.25 for ring in sr["rings"])
+    assert all(0.69 < ring < 1.25 for ring in sr["rings"])
+    assert sr["lr_consistency"] > 50
+    assert sr["kernel_distance"] < blurred["kernel_distance"] / 20
     assert sr["coverage"] > 0.8 and sr["correlation"] > 0.4
 
 
