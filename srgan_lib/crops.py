@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from srgan_lib.datasets import Dataset
 from srgan_lib.degradation import degrade
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError
-from srgan_lib.images import Pixels
+from srgan_lib.pixels import Pixels
 from srgan_lib.variation import Variation, check_factors, with_smaller
 
 MEMORY_SHARE = 0.25

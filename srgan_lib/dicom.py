@@ -20,7 +20,7 @@ from pydicom.valuerep import format_number_as_ds
 from srgan_lib import __version__
 from srgan_lib.errors import ConfigurationError, ImageError
 from srgan_lib.files import write_atomically
-from srgan_lib.images import Pixels, decoders_silenced
+from srgan_lib.pixels import Pixels, decoders_silenced
 
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _VIEW = ("BodyPartExamined", "ViewPosition", "ImageLaterality", "Laterality", "PatientOrientation")

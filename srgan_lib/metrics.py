@@ -21,7 +21,7 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 from srgan_lib.architectures.vgg import VGGFeatures
 from srgan_lib.degradation import degrade, quantise
 from srgan_lib.errors import ImageError, WeightsError, unknown_name
-from srgan_lib.images import to_channels
+from srgan_lib.pixels import to_channels
 from srgan_lib.spectra import spectrum
 
 BORDER = 4

@@ -14,7 +14,7 @@ from IPython.display import HTML, Markdown
 from torch import Tensor
 
 from srgan_lib.errors import ImageError
-from srgan_lib.images import to_pixels
+from srgan_lib.pixels import to_pixels
 
 
 def show_source(thing: type | Callable, *, docstring: bool = False) -> Markdown:

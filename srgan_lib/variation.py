@@ -15,7 +15,7 @@ from torch import Tensor
 
 from srgan_lib.degradation import quantise, resize
 from srgan_lib.errors import ConfigurationError
-from srgan_lib.images import Pixels, to_pixels
+from srgan_lib.pixels import Pixels, to_pixels
 
 _RADIUS = 4  # of the blur's kernel, in pixels
 

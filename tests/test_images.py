@@ -622,10 +622,10 @@ def test_huge_image_is_refused_before_it_is_decoded(decode, data):
 @pytest.mark.parametrize(("kind", "data"), small_files().items(), ids=small_files())
 def test_limit_on_pixels_can_be_moved(decode, kind, data, monkeypatch):
     pixels = decode(data).values[0].numel()
-    monkeypatch.setattr(images, "MAX_PIXELS", pixels - 1)
+    monkeypatch.setenv(images.MAX_PIXELS_VARIABLE, str(pixels - 1))
     with pytest.raises(ImageError, match="MAX_PIXELS"):
         decode(data)
-    monkeypatch.setattr(images, "MAX_PIXELS", pixels)
+    monkeypatch.setenv(images.MAX_PIXELS_VARIABLE, str(pixels))
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own limit doesn't count
     decode(data)
     assert PIL.Image.MAX_IMAGE_PIXELS == 10

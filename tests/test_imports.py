@@ -19,7 +19,7 @@ def loaded(code):
     [
         ("import srgan_lib.images", {"torch", "pydicom", "imagecodecs"}),
         ("import srgan_lib.figures", {"torch", "matplotlib"}),
-        ("import srgan_lib.architectures", {"torch", "pydicom", "imagecodecs"}),
+        ("import srgan_lib.architectures", {"torch"}),
         ("import srgan_lib.datasets", {"torch", "pydicom", "imagecodecs"}),
     ],
 )

@@ -182,7 +182,7 @@ def test_the_page_names_the_limits_of_the_code(root: Path):
     million, gib, kib = 10**6, 2**30, 2**10
     assert [limit for _, limit, _ in rows] == [
         f"{images.MAX_PIXELS // million} million",
-        f"{images._BYTES_A_PIXEL} bytes for each of these pixels, and 1 MiB",
+        f"{images.BYTES_A_PIXEL} bytes for each of these pixels, and 1 MiB",
         f"{datasets.MAX_UNPACKED // gib} GiB",
         f"{recipes.MAX_BYTES // kib} KiB",
         f"{checks.MOST_LAYERS}; {checks.MOST} each",

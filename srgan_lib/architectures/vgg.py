@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from srgan_lib.errors import ConfigurationError, ImageError, WeightsError, unknown_name
 from srgan_lib.files import in_data_dir
-from srgan_lib.images import to_channels
+from srgan_lib.pixels import to_channels
 
 _CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _WIDTHS = (64, 128, 256, 512, 512)
