@@ -41,7 +41,7 @@ define build_site
 $(PY) tools/check_site.py $(SITE)
 endef
 
-.PHONY: check-python help setup book pdf serve test colab newest lint notebooks solutions measure claims fuzz faults lock set-repository clean distclean
+.PHONY: check-python help setup book pdf serve test colab newest lint notebooks solutions measure claims fuzz faults mutants lock set-repository clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ fuzz: $(PACKAGES) ## give the readers more than 100,000 broken inputs, and count
 
 faults: $(PACKAGES) ## kill training 50 times, fill disks, cut checkpoints, and count (minutes)
 	$(PY) tools/faults.py
+
+mutants: $(PACKAGES) ## change the code in many places, and count what no test notices (half an hour)
+	$(PY) tools/mutants.py
 
 # Pins stay where they still fit; to renew them all, remove requirements.lock first.
 lock: $(TOOLS) ## write requirements.lock and environment.yml anew from pyproject.toml

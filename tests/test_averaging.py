@@ -141,6 +141,7 @@ def test_interpolated_network_lies_on_the_line_between_two():
     before = {name: value.clone() for name, value in second.state_dict().items()}
     between = interpolate_networks(first, second, 0.75)
     assert not between.training
+    assert not any(parameter.requires_grad for parameter in between.parameters())
     for name, value in between.state_dict().items():
         if value.is_floating_point():
             expected = 0.25 * first.state_dict()[name] + 0.75 * before[name]

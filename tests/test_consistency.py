@@ -97,6 +97,35 @@ def test_best_guess_counts_as_right_by_the_share_that_it_knows(share):
         assert changed[1] == pytest.approx(correlation)
 
 
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_fine_is_what_lies_beyond_lr_s_nyquist_frequency_in_rows_or_in_columns(axis):
+    hr = noise(1, 128, 128)
+    nyquist = 128 // 8  # the window spreads each wave to one frequency more on both sides
+    for wave, counts in ((nyquist - 1, False), (nyquist + 2, True)):
+        stripes = torch.cos(2 * torch.pi * wave * torch.arange(128) / 128).expand(1, 128, 128)
+        changed = hr + stripes.transpose(-1, axis)
+        assert (explained_detail(changed, hr)[0] < 0.99) == counts
+
+
+def test_faint_detail_is_compared_as_strong_detail_is():
+    hr, sr = noise(1, 64, 64), noise(1, 64, 64) + 0.5 * noise(1, 64, 64, seed=1)
+    expected = explained_detail(sr, hr)
+    assert explained_detail(1e-5 * sr, 1e-5 * hr) == pytest.approx(expected)
+    assert explained_detail(1e-6 * hr, hr) == pytest.approx((2e-6, 1), rel=1e-3)
+
+
+def test_brightness_of_a_channel_is_no_detail_even_in_an_image_of_one_lr_pixel():
+    hr = noise(2, 8, 8)
+    brighter = hr + torch.tensor([0.3, -0.2])[:, None, None]
+    assert explained_detail(brighter, hr, scale=8) == pytest.approx((1, 1))
+
+
+def test_lr_of_the_same_size_says_all():
+    image, lr = noise(1, 12, 16), noise(1, 12, 16, seed=1)
+    torch.testing.assert_close(measured_part(image, 1), image)
+    torch.testing.assert_close(project(image, lr), lr)
+
+
 def test_only_what_is_finer_than_lr_counts():
     hr = noise(1, 64, 64)
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
@@ -115,7 +144,12 @@ def test_sizes_that_do_not_fit_are_refused():
         project(noise(1, 32, 32), noise(1, 8, 9))
     with pytest.raises(ImageError, match="not a whole number of times"):
         project(noise(1, 4, 4), noise(1, 8, 8))
+    with pytest.raises(ImageError, match="not a whole number of times"):
+        project(noise(1, 6, 6), noise(1, 4, 4))  # one and a half times
     with pytest.raises(ImageError, match="must have one shape"):
         explained_detail(noise(1, 32, 32), noise(1, 32, 28))
+    for size in ((7, 8), (8, 7)):
+        with pytest.raises(ImageError, match="from 8 x 8 up"):
+            explained_detail(noise(1, *size), noise(1, *size))
     with pytest.raises(ImageError, match="no detail that is finer than LR"):
         explained_detail(noise(1, 32, 32), torch.zeros(1, 32, 32))

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,19 @@ def test_crops_are_the_images_own_pixels(channels, bits):
     for crop, n, y, x in zip(crops, number, top, left, strict=True):
         assert torch.equal(crop, images[n].to_float()[:, y : y + 8, x : x + 8])
     assert set(number.tolist()) == {0, 1, 2}
+
+
+def test_crops_are_srgan_s_96_pixels_of_seed_0_unless_asked_otherwise():
+    images = [image(120, 130)]
+    lr, hr = CropSampler(images).batch(3)
+    assert lr.shape == (3, 1, 24, 24) and hr.shape == (3, 1, 96, 96)
+    assert torch.equal(hr, CropSampler(images, 96, 4, seed=0).batch(3)[1])
+
+
+def test_crop_may_be_one_lr_pixel_and_lr_as_large_as_hr():
+    assert CropSampler([image(20, 20)], 4, 4).batch(2)[0].shape == (2, 1, 1, 1)
+    lr, hr = CropSampler([image(20, 20)], 8, 1).batch(2)
+    torch.testing.assert_close(lr, hr)
 
 
 def test_whole_image_and_its_last_corner_can_be_cropped():
@@ -326,6 +340,24 @@ def test_memory_of_this_machine_is_known_and_most_of_it_is_left_free():
     assert fits(total // 5, "cpu") and not fits(total // 3, "cpu")
 
 
+@pytest.mark.parametrize(
+    "limit", ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+)
+def test_container_has_no_more_memory_than_it_may_use(monkeypatch, limit):
+    def read(path):
+        return "1048576\n" if str(path) == limit else "max\n"
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert device_memory("cpu") == 2**20
+    assert fits(2**18, "cpu") and not fits(2**18 + 1, "cpu")
+
+
+def test_progress_is_shown_only_where_asked_for(folder, capsys):
+    for progress in (False, True):
+        read_images(open_dataset(folder), progress=progress)
+        assert bool(capsys.readouterr().err) == progress
+
+
 def test_images_count_with_the_bit_depth_that_they_are_kept_in(folder, no_memory):
     assert bytes_needed([image(10, 20), image(30, 5, 3)]) == 200 + 450
     assert bytes_needed([image(10, 20), image(30, 5, bits=16)]) == 2 * (200 + 150)
@@ -385,17 +417,17 @@ def test_file_that_can_not_be_read_any_more_is_named(
     whole = path.read_bytes()
     files = read_images(open_dataset(folder))
     loader = close(LoaderSampler(files[:1], 16, workers=workers))
-    loader.batch(2)
+    loader.batch(1)
     damage(path)
     with pytest.raises(error, match=words):
         for _ in range(10):  # some batches were loaded before
             state = loader.state()
-            loader.batch(2)
+            loader.batch(1)
     write_atomically(path, whole)
     loader.load_state(state)
     sampler = CropSampler([files[0].read()], 16)
     sampler.load_state(state)
-    assert_same_batches(loader, sampler, (2, 2))
+    assert_same_batches(loader, sampler, (1, 1))
 
 
 def test_worker_that_was_killed_is_an_error_of_this_library(close):
@@ -420,11 +452,11 @@ def loader_twin(loader):
 def test_no_worker_outlives_its_sampler(how):
     loader = LoaderSampler(mixed(1), 16, workers=2, **VARIED)
     loader.batch(2)
-    loader.batch(3)  # of another size: by other workers
+    loader.batch(1)  # of another size: by other workers
     assert len(multiprocessing.active_children()) == 2
     loader.close()
     assert not multiprocessing.active_children()
-    loader.batch(2)  # starts anew
+    loader.batch(1)  # starts anew
     if how == "closed":
         loader.close()
     else:

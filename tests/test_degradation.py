@@ -41,13 +41,20 @@ def test_bicubic_is_keys_kernel(x, value):
 
 
 def test_the_other_kernels_have_their_known_values():
-    x = torch.tensor([0, 0.25, 0.75, 1, 1.5, 2.5, 3], dtype=torch.float64)
-    assert kernel("nearest", x).tolist() == [1, 1, 0, 0, 0, 0, 0]
-    assert kernel("bilinear", x).tolist() == [1, 0.75, 0.25, 0, 0, 0, 0]
+    x = torch.tensor([0, 0.25, 0.75, 1, 1.5, 2.5, 3, 3.5], dtype=torch.float64)
+    assert kernel("nearest", x).tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert kernel("bilinear", x).tolist() == [1, 0.75, 0.25, 0, 0, 0, 0, 0]
     # sinc(1.5) sinc(0.5) = -4 / (3 pi^2), sinc(2.5) sinc(5/6) = 0.4 / pi * 0.6 sin(5 pi / 6) / pi
-    known = [1, None, None, 0, -4 / (3 * np.pi**2), 0.4 / np.pi * 0.6 / np.pi, 0]
+    known = [1, None, None, 0, -4 / (3 * np.pi**2), 0.4 / np.pi * 0.6 / np.pi, 0, 0]
     for found, value in zip(kernel("lanczos", x).tolist(), known, strict=True):
         assert value is None or found == pytest.approx(value, abs=1e-12)
+    for name in ("bilinear", "lanczos"):
+        torch.testing.assert_close(kernel(name, -x), kernel(name, x))
+
+
+def test_what_lies_between_two_pixels_is_nearest_to_one_of_them():
+    x = torch.tensor([-0.75, -0.5, -0.25, 0.5])
+    assert kernel("nearest", x).tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -63,6 +70,14 @@ def test_rows_of_the_matrix_sum_to_one(name, antialias, n_in, n_out):
 def test_same_size_is_the_identity(name):
     matrix = degradation.resize_matrix(6, 6, name)
     torch.testing.assert_close(matrix, torch.eye(6), rtol=0, atol=1e-12)
+
+
+def test_resizing_is_antialiased_and_bicubic_unless_asked_otherwise():
+    image = torch.rand(12, 16)
+    expected = resize(image, (3, 4), "bicubic", antialias=True)
+    assert torch.equal(resize(image, (3, 4)), expected)
+    rows, columns = degradation.resize_matrix(12, 3), degradation.resize_matrix(16, 4)
+    torch.testing.assert_close(rows @ image @ columns.T, expected)
 
 
 @pytest.mark.parametrize("name", PILLOW)
@@ -160,6 +175,7 @@ def test_crop_to_multiple_cuts_at_the_bottom_and_the_right():
     image = torch.arange(7 * 9).view(1, 7, 9)
     assert torch.equal(crop_to_multiple(image, 4), image[:, :4, :8])
     assert torch.equal(crop_to_multiple(image, 1), image)
+    assert torch.equal(crop_to_multiple(image[:, :7, :7], 7), image[:, :, :7])
     with pytest.raises(ImageError, match="3 x 9 pixels is too small for scale 4"):
         crop_to_multiple(image[:, :3], 4)
 
@@ -192,6 +208,8 @@ def test_degrade_refuses_sizes_that_scale_does_not_divide():
 def test_impossible_sizes_and_unknown_kernels_are_refused():
     with pytest.raises(ConfigurationError, match="Can't resize 8 pixels to 0"):
         resize(torch.zeros(1, 8, 8), (0, 4))
+    with pytest.raises(ValueError, match="longer"):
+        resize(torch.zeros(1, 8, 8), (4, 4, 4))
     with pytest.raises(ConfigurationError, match="Did you mean 'bicubic'"):
         resize(torch.zeros(1, 8, 8), (4, 4), "bicubik")
     with pytest.raises(ConfigurationError, match="Unknown kernel"):

@@ -13,6 +13,7 @@ from srgan_lib.architectures import Discriminator, PatchDiscriminator, SRResNet,
 from srgan_lib.degradation import degrade, resize
 from srgan_lib.errors import ConfigurationError
 from srgan_lib.losses import (
+    PIXEL_LOSSES,
     GeneratorLoss,
     PerceptualLoss,
     adversarial_loss,
@@ -57,6 +58,12 @@ def test_content_loss_is_the_mean_squared_error():
     sr = torch.tensor([[[[0.1, 0.5], [0.5, 0.9]]]])
     hr = torch.tensor([[[[0.3, 0.5], [0.1, 1.0]]]])
     assert content_loss(sr, hr).item() == pytest.approx((0.04 + 0.16 + 0.01) / 4)
+
+
+def test_stage_one_trains_on_the_squared_or_the_absolute_error(pair):
+    sr, hr = pair
+    assert torch.equal(PIXEL_LOSSES["mse"](sr, hr), F.mse_loss(sr, hr))
+    assert torch.equal(PIXEL_LOSSES["l1"](sr, hr), F.l1_loss(sr, hr))
 
 
 def test_unsure_discriminator_has_its_known_losses():
@@ -210,6 +217,17 @@ def test_one_image_is_judged_as_the_paper_does_unless_asked_otherwise(features, 
     assert terms.consistency == 0
 
 
+@pytest.mark.parametrize("game", ["standard", "relativistic", "paired"])
+def test_logits_of_hr_are_asked_for_where_the_game_compares(features, game):
+    assert GeneratorLoss(features, **WEIGHTS, game=game).compares == (game != "standard")
+
+
+def test_vgg_is_looked_at_where_no_step_is_named(features, pair):
+    sr, hr = pair
+    loss = GeneratorLoss(features, **WEIGHTS, perceptual_every=2)
+    assert loss(sr, hr, torch.zeros(2, 1), lr=degrade(hr)).perceptual > 0
+
+
 def test_vgg_is_looked_at_in_every_kth_step_and_counts_k_times(features, pair, monkeypatch):
     looks = []
     real = VGGFeatures.activations
@@ -341,6 +359,12 @@ def test_ranked_score_scores_pixels_and_means_of_four_in_equal_parts():
     flat = torch.zeros_like(board)
     assert ranked_score(board, flat, board).item() == pytest.approx(0.5)
     assert ranked_score(flat + 1, flat, flat + 1).item() == pytest.approx(1)
+
+
+def test_ranked_score_takes_the_means_of_all_neighbours():
+    sr = torch.tensor([[0.0, 0, 1], [0, 0, 1]])[None, None]  # 2 x 2 pixels have means 0 and 0.5
+    hr = torch.zeros_like(sr)
+    assert ranked_score(sr, hr, sr).item() == pytest.approx((1 / 3 + 1 / 4) / 2)
 
 
 # LR consistency

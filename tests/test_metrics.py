@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
+from torchvision.models import squeezenet1_1
 
 from srgan_lib import metrics
 from srgan_lib.architectures import Interpolation, VGGFeatures
@@ -277,6 +279,19 @@ def test_lpips_feeds_three_cropped_channels_in_0_to_1(monkeypatch):
     assert torch.equal(second[0, 2], hr[0, 4:-4, 4:-4])
 
 
+def test_lpips_is_torchmetrics_own_of_images_in_0_to_1(monkeypatch, forget_networks):
+    """With random weights, since the real ones would have to be downloaded."""
+    torch.manual_seed(0)
+    weights = squeezenet1_1().state_dict()
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *_, **__: weights
+    )
+    sr, hr = (random_image(3, (64, 64), seed) for seed in (1, 2))
+    both = (2 * x[None, :, 4:-4, 4:-4] - 1 for x in (sr, hr))
+    expected = learned_perceptual_image_patch_similarity(*both, net_type="squeeze")
+    assert lpips(sr, hr, "squeeze") == pytest.approx(expected.item(), rel=1e-4)
+
+
 # Spectra
 
 
@@ -296,6 +311,25 @@ def test_power_of_a_sinusoid_lies_at_its_frequency(fraction, axis):
     rings = (frequency + 0.5 / 32) ** 2 - (frequency - 0.5 / 32) ** 2  # the mean is over a ring
     assert (power * rings)[near].sum() > 0.99 * (power * rings).sum()
     assert abs(frequency[power.argmax()].item() - fraction) <= 1 / 32
+
+
+@pytest.mark.parametrize(("size", "bins"), [((8, 8), 32), ((16, 12), 4)])
+def test_rings_and_detail_are_those_counted_one_frequency_at_a_time(size, bins):
+    image = random_image(size=size)[0].double().numpy()
+    windows = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side) for side in size)
+    waves = np.fft.fft2((image - image.mean()) * np.outer(*windows), norm="ortho")
+    rings, detail = [[] for _ in range(bins)], 0.0
+    for (row, column), wave in np.ndenumerate(waves):
+        y, x = (min(n, side - n) / (side / 2) for n, side in zip((row, column), size, strict=True))
+        if math.hypot(y, x) < 1:
+            rings[int(math.hypot(y, x) * bins)].append(abs(wave) ** 2)
+        if math.hypot(y, x) > 0.5:
+            detail += abs(wave) ** 2
+    frequency, power = radial_power(torch.from_numpy(image)[None], bins)
+    assert frequency.tolist() == pytest.approx([(n + 0.5) / bins for n in range(bins)])
+    assert power.tolist() == pytest.approx([np.mean(ring) if ring else 0 for ring in rings])
+    assert detail_energy(torch.from_numpy(image)[None]) == pytest.approx(detail)
+    assert radial_power(torch.from_numpy(image)[None])[0].shape == (32,)
 
 
 def test_detail_is_what_lies_above_the_given_frequency():

@@ -152,6 +152,19 @@ def test_tiled_throw_is_the_whole_one(tile):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_throw_is_that_of_seed_0_unless_asked_otherwise():
+    network, lr = lively(**NETWORKS["skip"], noise=True), torch.rand(1, 12, 10)
+    expected, other = (upscale_tiled(network, lr, precision="no", seed=seed) for seed in (0, 1))
+    assert torch.equal(upscale_tiled(network, lr, precision="no"), expected)
+    assert not torch.equal(other, expected)
+
+
+def test_progress_is_shown_only_where_asked_for(capsys):
+    for progress in (False, True):
+        upscale_tiled(Interpolation(), torch.rand(1, 8, 8), progress=progress)
+        assert bool(capsys.readouterr().err) == progress
+
+
 def test_throw_of_a_grey_image_stays_grey_in_three_channels():
     network, lr = lively(**NETWORKS["skip"], noise=True), torch.rand(1, 12, 10)
     red, green, blue = upscale_tiled(network, lr.expand(3, -1, -1), tile=5, precision="no")
