@@ -58,7 +58,7 @@ def make(noise_images):
     return recipe
 
 
-class PlainDiscriminator(Discriminator):
+class PlainDiscriminator(Discriminator, named=False):
     """A discriminator without batch norm, which is the one thing that depends on the share."""
 
     def __init__(self, *arguments, **options):
@@ -72,7 +72,7 @@ class PlainDiscriminator(Discriminator):
 
 
 def without_batch_norm(rank):
-    runs.Discriminator = PlainDiscriminator
+    runs.DISCRIMINATORS["Discriminator"] = PlainDiscriminator
 
 
 def second_process_s_clock_runs_ahead(rank):
@@ -229,7 +229,7 @@ def test_stage_two_without_batch_norm_is_the_same_for_two_processes_as_for_one(
     two, make, tmp_path, monkeypatch
 ):
     recipe = make("adversarial")
-    monkeypatch.setattr(runs, "Discriminator", PlainDiscriminator)
+    monkeypatch.setitem(runs.DISCRIMINATORS, "Discriminator", PlainDiscriminator)
     assert alone(recipe, tmp_path / "one")
     assert two(recipe, tmp_path / "two", without_batch_norm) == [True, True]
     for name, network in [("generator", None), ("discriminator", PlainDiscriminator(1, 4, 1))]:

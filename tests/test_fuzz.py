@@ -25,7 +25,8 @@ from srgan_lib.architectures import SRResNet
 from srgan_lib.cli import app
 from srgan_lib.datasets import extract, open_dataset
 from srgan_lib.errors import ConfigurationError, DatasetError, ImageError, SRGANError, WeightsError
-from srgan_lib.images import _coded_size, read_dicom_header, read_pixels
+from srgan_lib.images import read_dicom_header, read_pixels
+from srgan_lib.pixels import coded_size
 from srgan_lib.pretrained import load_network
 from srgan_lib.recipes import read_recipe
 
@@ -170,10 +171,10 @@ def test_coded_size_is_what_the_decoder_finds(kind):
     array = np.arange(9 * 12, dtype=np.uint8).reshape(9, 12)
     encode = {"jpeg": imagecodecs.jpeg8_encode, "jpegls": imagecodecs.jpegls_encode}
     stream = encode.get(kind, imagecodecs.jpeg2k_encode)(array)
-    assert _coded_size(stream) == (9, 12)
-    assert _coded_size(bytes(3) + stream) == (9, 12)
+    assert coded_size(stream) == (9, 12)
+    assert coded_size(bytes(3) + stream) == (9, 12)
     with pytest.raises(ImageError, match="don't say their size"):
-        _coded_size(stream[:20])
+        coded_size(stream[:20])
 
 
 def test_archive_bomb_is_refused_and_the_limit_can_be_raised(tmp_path, monkeypatch):
