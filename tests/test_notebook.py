@@ -88,7 +88,7 @@ def test_short_function_is_shown_exactly():
 
 def test_other_strings_and_comments_stay():
     shown = code(show_source(degradation.resize_matrix.__wrapped__))
-    assert "# Pillow looks at whole pixels within the support only." in shown
+    assert "# Pillow looks at whole pixels within it only" in shown
     assert "Can't resize" in shown
 
 
