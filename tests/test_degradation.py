@@ -26,7 +26,8 @@ def radiograph():
 
 def pillow(image, size, name):
     """Resize one channel (H, W) with Pillow in its floating-point mode."""
-    found = PIL.Image.fromarray(image.numpy(), "F").resize(size[::-1], PILLOW[name])
+    kind = PILLOW.get(name, PIL.Image.Resampling.BOX)
+    found = PIL.Image.fromarray(image.numpy(), "F").resize(size[::-1], kind)
     return torch.from_numpy(np.asarray(found).copy())
 
 
@@ -87,6 +88,13 @@ def test_resize_agrees_with_pillow(name, size_in, size_out):
     torch.testing.assert_close(
         resize(image, size_out, name), pillow(image, size_out, name), rtol=0, atol=2e-6
     )
+
+
+@pytest.mark.parametrize(("size_in", "size_out"), [(13, 6), (19, 12), (40, 10), (10, 40)])
+def test_nearest_is_pillow_s_box_also_where_a_pixel_lies_between_two(size_in, size_out):
+    image = torch.rand(size_in, size_in, generator=torch.Generator().manual_seed(1))
+    found = resize(image, (size_out, size_out), "nearest")
+    torch.testing.assert_close(found, pillow(image, (size_out, size_out), "nearest"))
 
 
 @pytest.mark.parametrize("name", ["bilinear", "bicubic"])
