@@ -106,6 +106,7 @@ def max_pixels() -> int:
 
 
 def check_size(height: int, width: int) -> None:
+    """Raise an ImageError for an image without pixels, or with more than :func:`max_pixels`."""
     limit = max_pixels()
     if height * width > limit:
         raise ImageError(

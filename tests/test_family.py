@@ -26,25 +26,9 @@ from srgan_lib.export import export_onnx
 from srgan_lib.pretrained import load_network
 from srgan_lib.tiling import best_tile, choose_precision, receptive_radius, upscale_tiled
 
-SMALL = {
-    SRCNN: {"widths": (6, 4)},
-    ESPCN: {"widths": (6, 4)},
-    DRCN: {"width": 6, "recursions": 3},
-    RRDBNet: {"blocks": 2, "width": 6, "growth": 3},
-    SwinIR: {"depths": (2, 2), "width": 6, "heads": 2, "window": 4},
-    IPT: {
-        "width": 4,
-        "scales": (2, 3, 4),
-        "patch": 2,
-        "depth": 1,
-        "heads": 2,
-        "expansion": 2,
-        "crop": 8,
-        "overlap": 2,
-    },
-}
-FORMS = {**SMALL, SRResNet: {"blocks": 1, "width": 4}}
-SCALES = {network: (2, 4) if network is RRDBNet else (2, 3, 4) for network in SMALL}
+FORMS = {network: network.small for network in GENERATORS.values()}
+SMALL = {network: form for network, form in FORMS.items() if network is not SRResNet}
+SCALES = {network: network.offered_scales for network in SMALL}
 EACH = pytest.mark.parametrize("network", SMALL, ids=lambda network: network.__name__)
 
 

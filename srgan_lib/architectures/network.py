@@ -32,11 +32,12 @@ class Network(nn.Module):
 
     def __init_subclass__(cls, *, named: bool = True) -> None:
         super().__init_subclass__()
-        if named and NETWORKS.setdefault(cls.__name__, cls).__module__ != cls.__module__:
-            other = NETWORKS[cls.__name__].__module__
+        if not named:
+            return
+        other = NETWORKS.get(cls.__name__, cls).__module__
+        if other != cls.__module__:
             raise ConfigurationError(f"{other} has a network {cls.__name__} already; rename yours.")
-        if named:
-            NETWORKS[cls.__name__] = cls
+        NETWORKS[cls.__name__] = cls
 
 
 class SRNetwork(Network, named=False):
